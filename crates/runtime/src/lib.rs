@@ -1,0 +1,1 @@
+//! Programs: configuration, life cycle, pools of request VMs, hypercalls, registry.

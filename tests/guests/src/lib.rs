@@ -1,0 +1,1 @@
+//! Compiles the guest programs that tests and benches run.

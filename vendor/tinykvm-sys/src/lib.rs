@@ -1,0 +1,1 @@
+//! Placeholder until the first commits of the ABI land.
