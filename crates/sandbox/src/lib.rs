@@ -3,6 +3,7 @@
 //! Knows no HTTP, no Varnish, no key-value stores.
 
 mod address;
+mod arith;
 mod fault;
 pub mod memory;
 

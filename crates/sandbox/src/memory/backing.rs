@@ -1,0 +1,224 @@
+//! The host memory behind a VM's guest-physical addresses, and nothing about what lies in it.
+//!
+//! ```text
+//!   base                      base + image_len                       base + len
+//!   |  memfd, shared (main VM) or private (request VM)  |  anonymous (request VM)  |
+//!   GPA 0                                              image_len                   len
+//! ```
+//!
+//! Two rules: no Rust reference to this memory exists, ever (the guest and the CPU write to it),
+//! and every offset is checked here, whoever computed it.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::AsRawFd;
+use std::ptr::{self, NonNull};
+
+use crate::address::{GuestPhys, PAGE_SIZE};
+use crate::arith::{to_u64, to_usize};
+
+/// One VM's guest-physical memory in this process.
+#[derive(Debug)]
+pub(crate) struct Backing {
+    base: NonNull<u8>,
+    len: u64,
+    image_len: u64,
+}
+
+// SAFETY: the mapping belongs to this value alone and is not tied to a thread.
+unsafe impl Send for Backing {}
+// SAFETY: all access goes through volatile or whole-range copies of plain bytes; what races with
+// the guest's own writes is a value that is checked as hostile anyway.
+unsafe impl Sync for Backing {}
+
+impl Backing {
+    /// Maps `file` shared and writable: the memory of a main VM, the image in the making.
+    pub(crate) fn shared(file: &File, len: u64) -> io::Result<Self> {
+        Self::map(file, len, len, libc::PROT_READ | libc::PROT_WRITE, libc::MAP_SHARED)
+    }
+
+    /// Maps `file` shared and read-only: where resets copy from.
+    pub(crate) fn read_only(file: &File, len: u64) -> io::Result<Self> {
+        Self::map(file, len, len, libc::PROT_READ, libc::MAP_SHARED)
+    }
+
+    /// Maps `file` copy-on-write, followed by zeroed anonymous memory up to `len`.
+    pub(crate) fn private(file: &File, image_len: u64, len: u64) -> io::Result<Self> {
+        Self::map(file, image_len, len, libc::PROT_READ | libc::PROT_WRITE, libc::MAP_PRIVATE)
+    }
+
+    fn map(file: &File, image_len: u64, len: u64, prot: i32, flags: i32) -> io::Result<Self> {
+        if image_len == 0 || image_len > len || !len.is_multiple_of(PAGE_SIZE) {
+            return Err(io::Error::from(io::ErrorKind::InvalidInput));
+        }
+        let anonymous = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
+        // SAFETY: a fresh anonymous mapping at an address of the kernel's choice.
+        let base = unsafe { libc::mmap(ptr::null_mut(), to_usize(len), prot, anonymous, -1, 0) };
+        if base == libc::MAP_FAILED {
+            return Err(io::Error::last_os_error());
+        }
+        let Some(base) = NonNull::new(base.cast::<u8>()) else {
+            return Err(io::Error::from(io::ErrorKind::OutOfMemory));
+        };
+        let backing = Self { base, len, image_len };
+        let over = libc::MAP_FIXED | libc::MAP_NORESERVE | flags;
+        // SAFETY: replaces the first `image_len` bytes of the mapping made above, which is ours.
+        let image = unsafe {
+            libc::mmap(base.as_ptr().cast(), to_usize(image_len), prot, over, file.as_raw_fd(), 0)
+        };
+        if image == libc::MAP_FAILED {
+            return Err(io::Error::last_os_error());
+        }
+        // SAFETY: advice on our own mapping; core dumps of varnishd stay small.
+        unsafe { libc::madvise(base.as_ptr().cast(), to_usize(len), libc::MADV_DONTDUMP) };
+        Ok(backing)
+    }
+
+    pub(crate) fn len(&self) -> u64 {
+        self.len
+    }
+
+    /// Bytes that come from the memfd.
+    pub(crate) fn image_len(&self) -> u64 {
+        self.image_len
+    }
+
+    /// Where the mapping starts, for the memory slot.
+    pub(crate) fn host_address(&self) -> u64 {
+        to_u64(self.base.as_ptr().addr())
+    }
+
+    /// The host pointer of `len` bytes at `at`, if they exist.
+    pub(crate) fn pointer(&self, at: GuestPhys, len: u64) -> Option<*mut u8> {
+        let end = at.raw().checked_add(len)?;
+        if end > self.len {
+            return None;
+        }
+        // SAFETY: `at` was just checked to lie within the mapping.
+        Some(unsafe { self.base.as_ptr().add(to_usize(at.raw())) })
+    }
+
+    /// Copies guest memory out. False: the range does not exist.
+    pub(crate) fn copy_out(&self, at: GuestPhys, out: &mut [u8]) -> bool {
+        let Some(from) = self.pointer(at, to_u64(out.len())) else { return false };
+        // SAFETY: `from` is valid for the length (checked), `out` is ordinary host memory.
+        unsafe { ptr::copy_nonoverlapping(from.cast_const(), out.as_mut_ptr(), out.len()) };
+        true
+    }
+
+    /// Copies into guest memory. False: the range does not exist.
+    pub(crate) fn copy_in(&self, at: GuestPhys, data: &[u8]) -> bool {
+        let Some(to) = self.pointer(at, to_u64(data.len())) else { return false };
+        // SAFETY: `to` is valid for the length (checked), `data` is ordinary host memory.
+        unsafe { ptr::copy_nonoverlapping(data.as_ptr(), to, data.len()) };
+        true
+    }
+
+    /// Fills with zeros. False: the range does not exist.
+    pub(crate) fn zero(&self, at: GuestPhys, len: u64) -> bool {
+        let Some(to) = self.pointer(at, len) else { return false };
+        // SAFETY: `to` is valid for `len` bytes (checked).
+        unsafe { ptr::write_bytes(to, 0, to_usize(len)) };
+        true
+    }
+
+    /// Copies one page from the same place of another mapping. False: one of them has no such page.
+    pub(crate) fn copy_page_from(&self, other: &Self, at: GuestPhys) -> bool {
+        let (Some(to), Some(from)) = (self.pointer(at, PAGE_SIZE), other.pointer(at, PAGE_SIZE))
+        else {
+            return false;
+        };
+        // SAFETY: both pointers are valid for a page and belong to different mappings.
+        unsafe { ptr::copy_nonoverlapping(from.cast_const(), to, to_usize(PAGE_SIZE)) };
+        true
+    }
+
+    /// One naturally aligned 64-bit word, or 0 where there is no memory.
+    pub(crate) fn word(&self, at: GuestPhys) -> u64 {
+        match self.pointer(at, 8) {
+            // SAFETY: valid for 8 bytes (checked); page-table entries are 8-byte aligned.
+            Some(from) if at.raw().is_multiple_of(8) => unsafe {
+                from.cast::<u64>().read_volatile()
+            },
+            _ => 0,
+        }
+    }
+
+    /// Sets one naturally aligned 64-bit word.
+    pub(crate) fn set_word(&self, at: GuestPhys, value: u64) {
+        if let Some(to) = self.pointer(at, 8)
+            && at.raw().is_multiple_of(8)
+        {
+            // SAFETY: valid for 8 bytes (checked) and aligned.
+            unsafe { to.cast::<u64>().write_volatile(value) };
+        }
+    }
+
+    /// Calls `found` with the place and value of each word of a page that has all bits of `mask`.
+    pub(crate) fn matching_words(
+        &self,
+        page: GuestPhys,
+        mask: u64,
+        found: &mut dyn FnMut(GuestPhys, u64),
+    ) {
+        let Some(start) = self.pointer(page, PAGE_SIZE) else { return };
+        if page.page_offset() != 0 {
+            return;
+        }
+        let words = start.cast::<u64>();
+        for index in 0..to_usize(PAGE_SIZE) / 8 {
+            let word = words.wrapping_add(index);
+            // SAFETY: inside the page that was checked above, aligned because the page is.
+            let value = unsafe { word.read_volatile() };
+            if value & mask == mask {
+                found(GuestPhys::new(page.raw() + to_u64(index) * 8), value);
+            }
+        }
+    }
+
+    /// Makes KVM forget its translations of these pages, so that the next guest access walks the
+    /// guest's page tables again. Taking write permission away for a moment is what tells the MMU
+    /// notifier; the content stays. KVM rule we depend on: outside edits of page tables that take
+    /// rights away are otherwise not seen on hosts with shadow paging.
+    pub(crate) fn forget_translations(&self, at: GuestPhys, len: u64) -> io::Result<()> {
+        let Some(start) = self.pointer(at, len) else {
+            return Err(io::Error::from(io::ErrorKind::InvalidInput));
+        };
+        for prot in [libc::PROT_READ, libc::PROT_READ | libc::PROT_WRITE] {
+            // SAFETY: the range lies in our mapping (checked); no VCPU runs while we edit.
+            if unsafe { libc::mprotect(start.cast(), to_usize(len), prot) } != 0 {
+                return Err(io::Error::last_os_error());
+            }
+        }
+        Ok(())
+    }
+
+    /// Drops private pages: the range reads as the image (or zeros) again. Also drops KVM's
+    /// translations of them.
+    pub(crate) fn drop_private(&self, at: GuestPhys, len: u64) -> io::Result<()> {
+        self.advise(at, len, libc::MADV_DONTNEED)
+    }
+
+    /// Punches a hole into the memfd: the range reads as zeros and takes no memory.
+    pub(crate) fn punch_hole(&self, at: GuestPhys, len: u64) -> io::Result<()> {
+        self.advise(at, len, libc::MADV_REMOVE)
+    }
+
+    fn advise(&self, at: GuestPhys, len: u64, advice: i32) -> io::Result<()> {
+        let Some(start) = self.pointer(at, len) else {
+            return Err(io::Error::from(io::ErrorKind::InvalidInput));
+        };
+        // SAFETY: the range lies in our mapping (checked); dropped pages are never referenced.
+        if unsafe { libc::madvise(start.cast(), to_usize(len), advice) } != 0 {
+            return Err(io::Error::last_os_error());
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Backing {
+    fn drop(&mut self) {
+        // SAFETY: this is our mapping and nothing refers to it any more.
+        unsafe { libc::munmap(self.base.as_ptr().cast(), to_usize(self.len)) };
+    }
+}

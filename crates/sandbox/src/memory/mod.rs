@@ -1,0 +1,228 @@
+//! One VM's guest memory: what backs it, its page tables, and what is mapped where.
+//!
+//! ```text
+//! guest-physical
+//! 0x0000                unused
+//! 0x1000                root page table
+//! 0x10000..0x1e000      the sandbox's own pages (tinykvm_layout.h), at the same virtual addresses
+//! 0x20000..image_len    program, stack, heap and page tables as the main VM left them
+//! image_len..len        (request VMs) zeros: request area, request stack, heap for this request
+//! ```
+//!
+//! A main VM's memory is the image in the making. A request VM's is a private view of the image
+//! with an anonymous tail; [`Memory::reset`] makes it look as forked again. Page-table edits of a
+//! request are logged and undone by the reset.
+
+mod access;
+mod areas;
+mod backing;
+mod frames;
+mod frozen;
+mod paging;
+mod reset;
+mod space;
+
+pub use access::{Piece, PieceMut};
+pub use frozen::Frozen;
+pub use reset::{DirtyBits, Wiped};
+
+use std::io;
+use std::os::fd::FromRawFd;
+use std::sync::Arc;
+
+use crate::address::{GuestPhys, GuestVirt, PAGE_SIZE};
+use backing::Backing;
+use frames::Frames;
+use space::Space;
+
+/// Where the sandbox's own pages end and frames are handed out.
+const FIRST_FRAME: GuestPhys = GuestPhys::new(0x20000);
+
+/// Rights of a mapping.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Protection {
+    /// Loads are allowed. A mapping with any right can be read on x86.
+    pub read: bool,
+    /// Stores are allowed.
+    pub write: bool,
+    /// Instructions may be fetched.
+    pub execute: bool,
+}
+
+impl Protection {
+    /// No access.
+    pub const NONE: Self = Self { read: false, write: false, execute: false };
+    /// Loads only.
+    pub const READ: Self = Self { read: true, write: false, execute: false };
+    /// Loads and stores.
+    pub const READ_WRITE: Self = Self { read: true, write: true, execute: false };
+    /// Loads and instruction fetches.
+    pub const READ_EXECUTE: Self = Self { read: true, write: false, execute: true };
+}
+
+/// Where a mapping should go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Place {
+    /// Anywhere.
+    Anywhere,
+    /// There if it is free, otherwise anywhere.
+    Hint(GuestVirt),
+    /// There, over whatever is there (`MAP_FIXED`).
+    Fixed(GuestVirt),
+    /// There, or not at all (`MAP_FIXED_NOREPLACE`).
+    FixedNoReplace(GuestVirt),
+}
+
+/// Why an address range could not be mapped, unmapped or protected.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum MapError {
+    /// Not page-aligned, empty, or outside what user mode may map.
+    #[error("invalid address range")]
+    Invalid,
+    /// No address range, no memory, or (mprotect) something in between is not mapped.
+    #[error("not enough memory")]
+    NoMemory,
+    /// The place is taken.
+    #[error("address range is in use")]
+    Exists,
+    /// Writable and executable at once, which only `executable_heap` allows.
+    #[error("writable and executable at the same time")]
+    WriteExecute,
+}
+
+/// An address range that the guest itself could not use like that.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("{len} bytes at {address}: {kind}")]
+pub struct AccessError {
+    /// Where the range starts.
+    pub address: GuestVirt,
+    /// Its length in bytes.
+    pub len: u64,
+    /// What is wrong with it.
+    pub kind: AccessKind,
+}
+
+/// What is wrong with an address range.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum AccessKind {
+    /// Not mapped, or not for user mode.
+    #[error("not mapped")]
+    Unmapped,
+    /// Mapped read-only.
+    #[error("read-only")]
+    ReadOnly,
+    /// Longer than the call allows.
+    #[error("too long")]
+    TooLong,
+    /// In more pieces of host memory than the caller takes.
+    #[error("too fragmented")]
+    Fragmented,
+}
+
+/// One VM's guest memory.
+#[derive(Debug)]
+pub struct Memory {
+    backing: Backing,
+    space: Arc<Space>,
+    role: Role,
+    executable_heap: bool,
+}
+
+#[derive(Debug)]
+enum Role {
+    /// The image in the making: frames are taken and given back.
+    Main { file: std::fs::File, frames: Frames },
+    /// A private view of the image: frames are those of the anonymous tail.
+    Request { frozen: Arc<Frozen>, edits: Vec<Edit>, dirty: Vec<u32>, tables_grew: bool },
+}
+
+/// A page-table entry as the image has it, before a request changed it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Edit {
+    at: GuestPhys,
+    original: u64,
+}
+
+impl Memory {
+    /// Memory for a main VM whose program may use `bytes`.
+    pub fn new_main(bytes: u64, executable_heap: bool) -> io::Result<Self> {
+        let tables = paging::table_bytes(bytes / PAGE_SIZE);
+        let len = FIRST_FRAME
+            .raw()
+            .checked_add(tables)
+            .and_then(|len| len.checked_add(bytes)?.checked_next_multiple_of(PAGE_SIZE))
+            .ok_or(io::ErrorKind::InvalidInput)?;
+        let file = memfd(c"tinykvm-image")?;
+        file.set_len(len)?;
+        let backing = Backing::shared(&file, len)?;
+        let frames = Frames::new(FIRST_FRAME, GuestPhys::new(len));
+        Ok(Self {
+            backing,
+            space: Arc::new(Space::default()),
+            role: Role::Main { file, frames },
+            executable_heap,
+        })
+    }
+
+    /// Guest-physical size in bytes: what the memory slot spans.
+    pub(crate) fn len(&self) -> u64 {
+        self.backing.len()
+    }
+
+    /// Host address of guest-physical 0.
+    pub(crate) fn host_address(&self) -> u64 {
+        self.backing.host_address()
+    }
+
+    /// Whether the guest may have mappings that are writable and executable.
+    pub fn executable_heap(&self) -> bool {
+        self.executable_heap
+    }
+
+    /// Reads one of the sandbox's own pages, by physical address.
+    pub(crate) fn system_word(&self, at: GuestPhys) -> u64 {
+        self.backing.word(at)
+    }
+
+    /// Writes to the sandbox's own pages, which the host rewrites and no reset restores.
+    pub(crate) fn write_system(&self, at: GuestPhys, data: &[u8]) -> bool {
+        self.backing.copy_in(at, data)
+    }
+
+    /// Whether user mode may fetch instructions at `at`.
+    pub fn is_executable(&self, at: GuestVirt) -> bool {
+        paging::leaf(&self.backing, at).is_some_and(|slot| {
+            let entry = self.backing.word(slot);
+            let wanted = paging::PRESENT | paging::USER;
+            entry & (wanted | paging::NO_EXECUTE) == wanted
+        })
+    }
+
+    /// Bytes of pages written since the fork or the last reset; may be called while the VM runs.
+    pub(crate) fn dirty_bytes(&self) -> u64 {
+        let mut pages: u64 = 0;
+        paging::visit_dirty(&self.backing, paging::Bits::Keep, &mut |_| pages += 1);
+        pages * PAGE_SIZE
+    }
+
+    /// Bytes of the image that exist, for main VMs: what the program touched so far.
+    pub(crate) fn resident_image_bytes(&self) -> u64 {
+        use std::os::unix::fs::MetadataExt;
+        match &self.role {
+            Role::Main { file, .. } => file.metadata().map_or(0, |data| data.blocks() * 512),
+            Role::Request { .. } => 0,
+        }
+    }
+}
+
+/// An anonymous file that can be sealed.
+fn memfd(name: &std::ffi::CStr) -> io::Result<std::fs::File> {
+    // SAFETY: `name` is a C string; the result is checked below.
+    let fd =
+        unsafe { libc::memfd_create(name.as_ptr(), libc::MFD_CLOEXEC | libc::MFD_ALLOW_SEALING) };
+    if fd < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: a fresh descriptor that nobody else owns.
+    Ok(unsafe { std::fs::File::from_raw_fd(fd) })
+}

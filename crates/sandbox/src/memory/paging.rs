@@ -1,0 +1,175 @@
+//! The guest's page tables: 4-level x86-64 tables in guest memory (Intel SDM volume 3, 4.5),
+//! read and edited by the host alone. The guest cannot reach them.
+//!
+//! The host walks them for every access that a guest asks for, with the rights of CPL 3, and sets
+//! accessed and dirty bits as the CPU would: a reset then finds the host's writes where it finds
+//! the guest's. Intermediate entries always grant everything; leaves decide.
+
+use super::backing::Backing;
+use crate::address::{GuestPhys, GuestVirt, PAGE_SIZE};
+
+pub(crate) const PRESENT: u64 = 1;
+pub(crate) const WRITE: u64 = 1 << 1;
+pub(crate) const USER: u64 = 1 << 2;
+pub(crate) const ACCESSED: u64 = 1 << 5;
+pub(crate) const DIRTY: u64 = 1 << 6;
+/// Ignored by the CPU: this entry is in the edit log.
+pub(crate) const EDITED: u64 = 1 << 9;
+/// Ignored by the CPU: a frame belongs to this entry, even where it is not present.
+pub(crate) const OWNED: u64 = 1 << 10;
+pub(crate) const NO_EXECUTE: u64 = 1 << 63;
+
+const ADDRESS: u64 = 0x000f_ffff_ffff_f000;
+const TABLE: u64 = PRESENT | WRITE | USER;
+const ENTRIES: u64 = 512;
+
+/// Where the root table lies in every VM.
+pub(crate) const ROOT: GuestPhys = GuestPhys::new(0x1000);
+
+/// The frame an entry points to.
+pub(crate) const fn frame_of(entry: u64) -> GuestPhys {
+    GuestPhys::new(entry & ADDRESS)
+}
+
+/// The entry for `va` in the table at `table`; level 3 is the root, 0 the leaves.
+fn slot(table: GuestPhys, va: GuestVirt, level: u32) -> GuestPhys {
+    let index = (va.raw() >> (12 + 9 * level)) & (ENTRIES - 1);
+    GuestPhys::new(table.raw() + index * 8)
+}
+
+/// Where the leaf entry of `va` is, if all tables above it exist.
+pub(crate) fn leaf(memory: &Backing, va: GuestVirt) -> Option<GuestPhys> {
+    let mut table = ROOT;
+    for level in [3, 2, 1] {
+        let entry = memory.word(slot(table, va, level));
+        if entry & PRESENT == 0 {
+            return None;
+        }
+        table = frame_of(entry);
+    }
+    Some(slot(table, va, 0))
+}
+
+/// The leaf entry's place, with the tables above it made from `new_table` where they are missing.
+/// `new_table` returns a zeroed frame.
+pub(crate) fn leaf_or_insert(
+    memory: &Backing,
+    va: GuestVirt,
+    mut new_table: impl FnMut() -> Option<GuestPhys>,
+) -> Option<GuestPhys> {
+    let mut table = ROOT;
+    for level in [3, 2, 1] {
+        let at = slot(table, va, level);
+        let entry = memory.word(at);
+        table = if entry & PRESENT == 0 {
+            let frame = new_table()?;
+            memory.set_word(at, frame.raw() | TABLE);
+            frame
+        } else {
+            frame_of(entry)
+        };
+    }
+    Some(slot(table, va, 0))
+}
+
+/// Marks the tables above `va` as accessed, as a walk by the CPU does.
+fn mark_path(memory: &Backing, va: GuestVirt) {
+    let mut table = ROOT;
+    for level in [3, 2, 1] {
+        let at = slot(table, va, level);
+        let entry = memory.word(at);
+        if entry & ACCESSED == 0 {
+            memory.set_word(at, entry | ACCESSED);
+        }
+        table = frame_of(entry);
+    }
+}
+
+/// The frame behind `va` if user mode may read (or write) there; a write marks the page dirty.
+pub(crate) fn translate(memory: &Backing, va: GuestVirt, write: bool) -> Result<GuestPhys, Denied> {
+    let at = leaf(memory, va).ok_or(Denied::Unmapped)?;
+    let entry = memory.word(at);
+    if entry & (PRESENT | USER) != PRESENT | USER {
+        return Err(Denied::Unmapped);
+    }
+    if write {
+        if entry & WRITE == 0 {
+            return Err(Denied::ReadOnly);
+        }
+        mark_dirty(memory, va, at, entry);
+    }
+    Ok(frame_of(entry))
+}
+
+/// Sets the dirty bit of the leaf at `at`, and the accessed bits on the way to it.
+pub(crate) fn mark_dirty(memory: &Backing, va: GuestVirt, at: GuestPhys, entry: u64) {
+    if entry & DIRTY == 0 {
+        memory.set_word(at, entry | ACCESSED | DIRTY);
+        mark_path(memory, va);
+    }
+}
+
+/// Why user mode may not do what was asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Denied {
+    Unmapped,
+    ReadOnly,
+}
+
+/// What [`visit_dirty`] does with the bits it passes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Bits {
+    /// Leave them: they never come back once cleared (hosts with shadow paging), or somebody else
+    /// is only counting.
+    Keep,
+    /// Clear them; the guest must reload CR3 before it runs again.
+    Clear,
+}
+
+/// Calls `found` with the frame of every dirty page, walking only below accessed entries.
+pub(crate) fn visit_dirty(memory: &Backing, bits: Bits, found: &mut dyn FnMut(GuestPhys)) {
+    visit(memory, ROOT, 3, bits, found);
+}
+
+fn visit(
+    memory: &Backing,
+    table: GuestPhys,
+    level: u32,
+    bits: Bits,
+    found: &mut dyn FnMut(GuestPhys),
+) {
+    let wanted = if level == 0 { PRESENT | DIRTY } else { PRESENT | ACCESSED };
+    memory.matching_words(table, wanted, &mut |at, entry| {
+        if level == 0 {
+            found(frame_of(entry));
+        } else {
+            visit(memory, frame_of(entry), level - 1, bits, found);
+        }
+        if bits == Bits::Clear {
+            let cleared = if level == 0 { DIRTY } else { ACCESSED };
+            memory.set_word(at, entry & !cleared);
+        }
+    });
+}
+
+/// Prepares the tables for freezing: nothing is dirty, no path is accessed. Leaves of the image
+/// count as accessed so that reading them costs a fork no write to its tables.
+pub(crate) fn settle(memory: &Backing) {
+    settle_table(memory, ROOT, 3);
+}
+
+fn settle_table(memory: &Backing, table: GuestPhys, level: u32) {
+    memory.matching_words(table, PRESENT, &mut |at, entry| {
+        if level == 0 {
+            memory.set_word(at, (entry | ACCESSED) & !(DIRTY | EDITED));
+        } else {
+            settle_table(memory, frame_of(entry), level - 1);
+            memory.set_word(at, entry & !ACCESSED);
+        }
+    });
+}
+
+/// Bytes that the tables for `pages` contiguous pages take, at most.
+pub(crate) const fn table_bytes(pages: u64) -> u64 {
+    (pages / ENTRIES + 2 + pages / (ENTRIES * ENTRIES) + 2 + 4) * PAGE_SIZE
+}

@@ -1,0 +1,81 @@
+//! Making a request VM's memory the image again.
+//!
+//! Pages that became private keep their place and get the image's content back: no unmapping, no
+//! faults in the next request. Which pages: leaves whose dirty bit is set, whoever wrote them.
+
+use std::io;
+use std::sync::Arc;
+
+use super::paging::{self, ACCESSED, Bits, DIRTY, PRESENT};
+use super::space::{Stale, takes_away};
+use super::{Memory, Role};
+use crate::address::PAGE_SIZE;
+
+/// What a host does with dirty bits that were cleared from outside; found out by probing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DirtyBits {
+    /// They are set again by the next write after a reload of CR3 (hardware paging).
+    Fresh,
+    /// They stay clear while the writable shadow entry lives (shadow paging): never clear them.
+    Sticky,
+}
+
+/// What a reset did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Wiped {
+    /// Pages that were dirty.
+    pub pages: u64,
+    /// Everything private was dropped instead of copied back.
+    pub full: bool,
+    /// Page-table bits were cleared: the guest must reload CR3 before it runs.
+    pub reload: bool,
+}
+
+impl Memory {
+    /// Undoes everything since the fork or the last reset. More than `keep_pages` dirty pages are
+    /// given back to the host instead of being kept for the next request.
+    pub(crate) fn reset(&mut self, bits: DirtyBits, keep_pages: u64) -> io::Result<Wiped> {
+        let Self { backing, space, role, executable_heap: _ } = self;
+        let Role::Request { frozen, edits, dirty, tables_grew } = role else {
+            return Err(io::Error::other("only a request VM can be reset"));
+        };
+        let frozen = Arc::clone(frozen);
+        if !Arc::ptr_eq(space, frozen.space()) {
+            *space = Arc::clone(frozen.space());
+        }
+        dirty.clear();
+        let clear = if bits == DirtyBits::Fresh { Bits::Clear } else { Bits::Keep };
+        paging::visit_dirty(backing, clear, &mut |frame| {
+            dirty.extend(u32::try_from(frame.raw() / PAGE_SIZE));
+        });
+        let pages = dirty.len() as u64;
+        if *tables_grew || pages > keep_pages {
+            edits.clear();
+            *tables_grew = false;
+            backing.drop_private(crate::GuestPhys::new(0), backing.len())?;
+            return Ok(Wiped { pages, full: true, reload: true });
+        }
+        for &page in dirty.iter() {
+            if !frozen.restore_page(backing, u64::from(page)) {
+                return Err(io::Error::other("a dirty page lies outside the memory"));
+            }
+        }
+        let undo = std::mem::take(edits);
+        let mut stale = Stale::default();
+        for edit in &undo {
+            let now = self.backing.word(edit.at);
+            let bits = if edit.original & PRESENT == 0 { 0 } else { now & (ACCESSED | DIRTY) };
+            self.backing.set_word(edit.at, edit.original | bits);
+            if takes_away(now, edit.original) {
+                stale.add(self, paging::frame_of(now));
+            }
+        }
+        stale.flush(self);
+        if let Role::Request { edits, .. } = &mut self.role {
+            *edits = undo;
+            edits.clear();
+        }
+        let reload = bits == DirtyBits::Fresh && pages > 0;
+        Ok(Wiped { pages, full: false, reload })
+    }
+}

@@ -1,0 +1,470 @@
+//! Mapping, unmapping and protecting guest-virtual ranges: the work behind mmap(2), munmap(2),
+//! mprotect(2), mremap(2), brk(2) and MADV_DONTNEED.
+//!
+//! In a main VM frames come from the image's free frames. In a request VM the *arena*, a range of
+//! zeroed memory that the image maps read-write for every fork, is handed out: the common case
+//! edits no page table. Free arena memory is always zero and always read-write.
+//!
+//! An edit that takes rights away from a page that was in use is followed by
+//! [`Backing::forget_translations`], without which hosts with shadow paging do not see it.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use super::areas::Areas;
+use super::frames::Run;
+use super::paging::{self, ACCESSED, DIRTY, EDITED, NO_EXECUTE, OWNED, PRESENT, USER, WRITE};
+use super::{Edit, MapError, Memory, Place, Protection, Role};
+use crate::address::{GuestPhys, GuestVirt, PAGE_SIZE};
+use tinykvm_sys::layout::{TINYKVM_USER_BEGIN, TINYKVM_USER_END};
+
+/// What is mapped where.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Space {
+    pub(super) areas: Areas,
+    /// Where brk(2) starts, stands, and must stop.
+    pub(super) heap: Range<u64>,
+    pub(super) heap_limit: u64,
+    /// Where mappings without an address go.
+    pub(super) arena: Range<u64>,
+}
+
+impl Memory {
+    /// Sets the ranges for brk(2) and for mappings without an address. For the loader.
+    pub(crate) fn set_layout(&mut self, heap: Range<GuestVirt>, arena: Range<GuestVirt>) {
+        let space = Arc::make_mut(&mut self.space);
+        space.heap = heap.start.raw()..heap.start.raw();
+        space.heap_limit = heap.end.raw();
+        space.arena = arena.start.raw()..arena.end.raw();
+    }
+
+    /// Maps `len` zeroed bytes. The length is rounded up to whole pages.
+    pub fn map(
+        &mut self,
+        place: Place,
+        len: u64,
+        prot: Protection,
+    ) -> Result<GuestVirt, MapError> {
+        self.check_rights(prot)?;
+        let len = len.checked_next_multiple_of(PAGE_SIZE).ok_or(MapError::NoMemory)?;
+        if len == 0 {
+            return Err(MapError::Invalid);
+        }
+        let range = match place {
+            Place::Fixed(at) => {
+                let range = user_range(at, len)?;
+                self.unmap(at, len)?;
+                range
+            }
+            Place::FixedNoReplace(at) => {
+                let range = user_range(at, len)?;
+                if !self.space.areas.is_free(range.clone()) {
+                    return Err(MapError::Exists);
+                }
+                range
+            }
+            Place::Hint(at) => match user_range(at.page_floor(), len) {
+                Ok(range) if self.space.areas.is_free(range.clone()) => range,
+                _ => self.find_free(len)?,
+            },
+            Place::Anywhere => self.find_free(len)?,
+        };
+        if prot != Protection::NONE && !self.can_commit(&range) {
+            return Err(MapError::NoMemory);
+        }
+        if !Arc::make_mut(&mut self.space).areas.insert(range.clone(), prot) {
+            return Err(MapError::NoMemory);
+        }
+        if let Err(error) = self.set_rights(range.clone(), prot) {
+            // What was mapped before the memory ran out goes back; nothing there was in use.
+            let _ = self.unmap(GuestVirt::new(range.start), len);
+            return Err(error);
+        }
+        Ok(GuestVirt::new(range.start))
+    }
+
+    /// Unmaps a range; unmapped parts of it are no error.
+    pub fn unmap(&mut self, at: GuestVirt, len: u64) -> Result<(), MapError> {
+        let len = len.checked_next_multiple_of(PAGE_SIZE).ok_or(MapError::Invalid)?;
+        let range = user_range(at, len)?;
+        let mapped: Vec<_> =
+            self.space.areas.within(range.clone()).map(|(part, _)| part).collect();
+        if mapped.is_empty() {
+            return Ok(());
+        }
+        for part in mapped {
+            self.release(part)?;
+        }
+        Arc::make_mut(&mut self.space).areas.remove(range);
+        Ok(())
+    }
+
+    /// Changes the rights of a mapped range.
+    pub fn protect(&mut self, at: GuestVirt, len: u64, prot: Protection) -> Result<(), MapError> {
+        self.check_rights(prot)?;
+        let len = len.checked_next_multiple_of(PAGE_SIZE).ok_or(MapError::NoMemory)?;
+        if len == 0 {
+            return Ok(());
+        }
+        let range = user_range(at, len)?;
+        if !self.space.areas.covers(range.clone()) {
+            return Err(MapError::NoMemory);
+        }
+        if prot != Protection::NONE && !self.can_commit(&range) {
+            return Err(MapError::NoMemory);
+        }
+        if !Arc::make_mut(&mut self.space).areas.insert(range.clone(), prot) {
+            return Err(MapError::NoMemory);
+        }
+        self.set_rights(range, prot)
+    }
+
+    /// Resizes a mapping, moving it where it cannot grow in place and `may_move` allows that.
+    pub fn remap(
+        &mut self,
+        at: GuestVirt,
+        old_len: u64,
+        new_len: u64,
+        may_move: bool,
+    ) -> Result<GuestVirt, MapError> {
+        let old_len = old_len.checked_next_multiple_of(PAGE_SIZE).ok_or(MapError::Invalid)?;
+        let new_len = new_len.checked_next_multiple_of(PAGE_SIZE).ok_or(MapError::NoMemory)?;
+        if old_len == 0 || new_len == 0 {
+            return Err(MapError::Invalid);
+        }
+        let old = user_range(at, old_len)?;
+        let mut rights = self.space.areas.within(old.clone()).map(|(_, prot)| prot);
+        let (Some(prot), true) = (rights.next(), self.space.areas.covers(old.clone())) else {
+            return Err(MapError::Invalid);
+        };
+        drop(rights);
+        if new_len <= old_len {
+            let tail = at.checked_add(new_len).ok_or(MapError::Invalid)?;
+            if new_len < old_len {
+                self.unmap(tail, old_len - new_len)?;
+            }
+            return Ok(at);
+        }
+        let growth = GuestVirt::new(old.end);
+        match self.map(Place::FixedNoReplace(growth), new_len - old_len, prot) {
+            Ok(_) => return Ok(at),
+            Err(error) if !may_move => {
+                return Err(if error == MapError::Exists { MapError::NoMemory } else { error });
+            }
+            Err(_) => {}
+        }
+        let copy_prot = if prot == Protection::NONE { prot } else { Protection::READ_WRITE };
+        let new = self.map(Place::Anywhere, new_len, copy_prot)?;
+        if prot != Protection::NONE {
+            let mut page = [0; 4096];
+            for offset in (0..old_len).step_by(4096) {
+                let from = at.checked_add(offset).ok_or(MapError::Invalid)?;
+                let to = new.checked_add(offset).ok_or(MapError::Invalid)?;
+                self.read(from, &mut page).map_err(|_| MapError::Invalid)?;
+                self.write(to, &page).map_err(|_| MapError::NoMemory)?;
+            }
+            if prot != copy_prot {
+                self.protect(new, new_len, prot)?;
+            }
+        }
+        self.unmap(at, old_len)?;
+        Ok(new)
+    }
+
+    /// brk(2): moves the end of the heap if it can, and says where it is.
+    pub fn set_break(&mut self, to: GuestVirt) -> GuestVirt {
+        let (start, now) = (self.space.heap.start, self.space.heap.end);
+        let to = to.raw();
+        if to < start || to > self.space.heap_limit {
+            return GuestVirt::new(now);
+        }
+        let page = |address: u64| address.next_multiple_of(PAGE_SIZE);
+        let (old_end, new_end) = (page(now), page(to));
+        if new_end > old_end {
+            let range = old_end..new_end;
+            let fits = self.can_commit(&range)
+                && Arc::make_mut(&mut self.space)
+                    .areas
+                    .insert(range.clone(), Protection::READ_WRITE)
+                && self.set_rights(range, Protection::READ_WRITE).is_ok();
+            if !fits {
+                return GuestVirt::new(now);
+            }
+        } else if new_end < old_end {
+            // The pages stay mapped: what matters is that they are zero when they come back.
+            self.zero_range(new_end..old_end);
+        }
+        Arc::make_mut(&mut self.space).heap.end = to;
+        GuestVirt::new(to)
+    }
+
+    /// MADV_DONTNEED: the range reads as zeros.
+    pub fn discard(&mut self, at: GuestVirt, len: u64) -> Result<(), MapError> {
+        let len = len.checked_next_multiple_of(PAGE_SIZE).ok_or(MapError::Invalid)?;
+        if len == 0 {
+            return Ok(());
+        }
+        let range = user_range(at, len)?;
+        if !self.space.areas.covers(range.clone()) {
+            return Err(MapError::NoMemory);
+        }
+        self.zero_range(range);
+        Ok(())
+    }
+
+    fn check_rights(&self, prot: Protection) -> Result<(), MapError> {
+        if prot.write && prot.execute && !self.executable_heap {
+            return Err(MapError::WriteExecute);
+        }
+        Ok(())
+    }
+
+    fn find_free(&self, len: u64) -> Result<Range<u64>, MapError> {
+        let start =
+            self.space.areas.find_free(self.space.arena.clone(), len).ok_or(MapError::NoMemory)?;
+        Ok(start..start + len)
+    }
+
+    /// Whether there are frames for every page of `range` that has none.
+    fn can_commit(&self, range: &Range<u64>) -> bool {
+        let Role::Main { frames, .. } = &self.role else { return true };
+        let pages = (range.end - range.start) / PAGE_SIZE;
+        let available = frames.available();
+        pages.checked_add(paging::table_bytes(pages) / PAGE_SIZE).is_some_and(|n| n <= available)
+            || self.missing_frames(range) <= available
+    }
+
+    fn missing_frames(&self, range: &Range<u64>) -> u64 {
+        let mut missing: u64 = 8;
+        for va in range.clone().step_by(4096) {
+            let entry = paging::leaf(&self.backing, GuestVirt::new(va))
+                .map_or(0, |at| self.backing.word(at));
+            missing += u64::from(entry & OWNED == 0);
+            if va.is_multiple_of(PAGE_SIZE * 512) {
+                missing += 1;
+            }
+        }
+        missing
+    }
+
+    /// Gives every page of `range` a frame (unless nobody may use it) and these rights.
+    pub(super) fn set_rights(
+        &mut self,
+        range: Range<u64>,
+        prot: Protection,
+    ) -> Result<(), MapError> {
+        let mut stale = Stale::default();
+        let mut run = Run { start: GuestPhys::new(0), pages: 0 };
+        let mut va = range.start;
+        while va < range.end {
+            let address = GuestVirt::new(va);
+            let at = if prot == Protection::NONE {
+                paging::leaf(&self.backing, address)
+            } else {
+                Some(self.leaf_or_insert(address)?)
+            };
+            if let Some(at) = at {
+                let old = self.backing.word(at);
+                if old & OWNED != 0 {
+                    let new = rights(prot) | (old & (0x000f_ffff_ffff_f000 | OWNED));
+                    self.edit(at, new, &mut stale);
+                } else if prot != Protection::NONE {
+                    if run.pages == 0 {
+                        run = self.take_frames((range.end - va) / PAGE_SIZE)?;
+                    }
+                    self.edit(at, run.start.raw() | OWNED | rights(prot), &mut stale);
+                    run.start = GuestPhys::new(run.start.raw() + PAGE_SIZE);
+                    run.pages -= 1;
+                }
+            }
+            va += PAGE_SIZE;
+        }
+        stale.flush(self);
+        Ok(())
+    }
+
+    /// Takes the memory behind mapped pages back: frames of a main VM become free, arena pages of
+    /// a request VM zero and read-write, other pages of a request VM inaccessible.
+    fn release(&mut self, range: Range<u64>) -> Result<(), MapError> {
+        if matches!(self.role, Role::Main { .. }) {
+            self.free_frames(range);
+            return Ok(());
+        }
+        let arena = self.space.arena.clone();
+        let inside = range.start.max(arena.start)..range.end.min(arena.end);
+        if inside.is_empty() {
+            return self.set_rights(range, Protection::NONE);
+        }
+        for outside in [range.start..inside.start, inside.end..range.end] {
+            if !outside.is_empty() {
+                self.set_rights(outside, Protection::NONE)?;
+            }
+        }
+        self.set_rights(inside.clone(), Protection::READ_WRITE)?;
+        self.zero_range(inside);
+        Ok(())
+    }
+
+    fn free_frames(&mut self, range: Range<u64>) {
+        let mut run = Run { start: GuestPhys::new(0), pages: 0 };
+        for va in range.step_by(4096) {
+            let Some(at) = paging::leaf(&self.backing, GuestVirt::new(va)) else { continue };
+            let entry = self.backing.word(at);
+            if entry & OWNED == 0 {
+                continue;
+            }
+            self.backing.set_word(at, 0);
+            let frame = paging::frame_of(entry);
+            if run.pages > 0 && run.start.raw() + run.pages * PAGE_SIZE == frame.raw() {
+                run.pages += 1;
+            } else {
+                self.give_frames(run);
+                run = Run { start: frame, pages: 1 };
+            }
+        }
+        self.give_frames(run);
+    }
+
+    fn give_frames(&mut self, run: Run) {
+        // Punching the hole zeroes the frames and makes KVM forget its translations of them; a
+        // run that could not be punched is lost to this VM rather than reused.
+        if run.pages > 0
+            && self.backing.punch_hole(run.start, run.pages * PAGE_SIZE).is_ok()
+            && let Role::Main { frames, .. } = &mut self.role
+        {
+            frames.give(run);
+        }
+    }
+
+    fn zero_range(&mut self, range: Range<u64>) {
+        let image_len = self.backing.image_len();
+        let request = matches!(self.role, Role::Request { .. });
+        for va in range.step_by(4096) {
+            let address = GuestVirt::new(va);
+            let Some(at) = paging::leaf(&self.backing, address) else { continue };
+            let entry = self.backing.word(at);
+            let frame = paging::frame_of(entry);
+            let untouched = request && frame.raw() >= image_len && entry & DIRTY == 0;
+            if entry & OWNED != 0 && !untouched {
+                self.backing.zero(frame, PAGE_SIZE);
+                if entry & PRESENT != 0 {
+                    paging::mark_dirty(&self.backing, address, at, entry);
+                }
+            }
+        }
+    }
+
+    pub(super) fn leaf_or_insert(&mut self, va: GuestVirt) -> Result<GuestPhys, MapError> {
+        if let Some(at) = paging::leaf(&self.backing, va) {
+            return Ok(at);
+        }
+        let mut tables = Vec::with_capacity(3);
+        for _ in 0..3 {
+            tables.extend(self.take_frames(1).ok());
+        }
+        if let Role::Request { tables_grew, .. } = &mut self.role {
+            *tables_grew = true;
+        }
+        let at = paging::leaf_or_insert(&self.backing, va, || tables.pop().map(|run| run.start));
+        for unused in tables {
+            if let Role::Main { frames, .. } = &mut self.role {
+                frames.give(unused);
+            }
+        }
+        at.ok_or(MapError::NoMemory)
+    }
+
+    /// Zeroed frames: fresh ones in a main VM, borrowed from the top of the arena in a request VM.
+    fn take_frames(&mut self, pages: u64) -> Result<Run, MapError> {
+        match &mut self.role {
+            Role::Main { frames, .. } => frames.take(pages).ok_or(MapError::NoMemory),
+            Role::Request { .. } => {
+                let arena = self.space.arena.clone();
+                let va = self
+                    .space
+                    .areas
+                    .find_free_from_top(arena, PAGE_SIZE)
+                    .ok_or(MapError::NoMemory)?;
+                let space = Arc::make_mut(&mut self.space);
+                if !space.areas.insert(va..va + PAGE_SIZE, Protection::NONE) {
+                    return Err(MapError::NoMemory);
+                }
+                let at = paging::leaf(&self.backing, GuestVirt::new(va))
+                    .ok_or(MapError::NoMemory)?;
+                Ok(Run { start: paging::frame_of(self.backing.word(at)), pages: 1 })
+            }
+        }
+    }
+
+    /// Changes one entry, keeping its accessed and dirty bits; requests log what was there.
+    fn edit(&mut self, at: GuestPhys, new: u64, stale: &mut Stale) {
+        let old = self.backing.word(at);
+        let kept = old & (ACCESSED | DIRTY | EDITED);
+        if old == new | kept {
+            return;
+        }
+        let mut mark = 0;
+        if let Role::Request { edits, .. } = &mut self.role
+            && old & EDITED == 0
+        {
+            edits.push(Edit { at, original: old & !(ACCESSED | DIRTY) });
+            mark = EDITED;
+        }
+        self.backing.set_word(at, new | kept | mark);
+        if takes_away(old, new) {
+            stale.add(self, paging::frame_of(old));
+        }
+    }
+}
+
+/// The entry bits of a protection.
+fn rights(prot: Protection) -> u64 {
+    if prot == Protection::NONE {
+        return 0;
+    }
+    let write = if prot.write { WRITE } else { 0 };
+    let no_execute = if prot.execute { 0 } else { NO_EXECUTE };
+    PRESENT | USER | write | no_execute
+}
+
+/// Whether a translation made from `old` may allow what `new` does not.
+pub(super) fn takes_away(old: u64, new: u64) -> bool {
+    let lost = old & !new & (PRESENT | WRITE) != 0;
+    let no_longer_executable = new & !old & NO_EXECUTE != 0;
+    let moved = paging::frame_of(old) != paging::frame_of(new);
+    old & PRESENT != 0 && old & ACCESSED != 0 && (lost || no_longer_executable || moved)
+}
+
+/// Frames whose translations KVM must forget, gathered into runs.
+#[derive(Debug, Default)]
+pub(super) struct Stale {
+    run: Option<Run>,
+}
+
+impl Stale {
+    pub(super) fn add(&mut self, memory: &Memory, frame: GuestPhys) {
+        if let Some(run) = &mut self.run
+            && run.start.raw() + run.pages * PAGE_SIZE == frame.raw()
+        {
+            run.pages += 1;
+            return;
+        }
+        self.flush(memory);
+        self.run = Some(Run { start: frame, pages: 1 });
+    }
+
+    pub(super) fn flush(&mut self, memory: &Memory) {
+        if let Some(run) = self.run.take() {
+            // A failure leaves the guest with rights it had a moment ago, over its own memory.
+            let _ = memory.backing.forget_translations(run.start, run.pages * PAGE_SIZE);
+        }
+    }
+}
+
+fn user_range(at: GuestVirt, len: u64) -> Result<Range<u64>, MapError> {
+    let end = at.checked_add(len).ok_or(MapError::Invalid)?;
+    if at.page_offset() != 0 || at.raw() < TINYKVM_USER_BEGIN || end.raw() > TINYKVM_USER_END {
+        return Err(MapError::Invalid);
+    }
+    Ok(at.raw()..end.raw())
+}
