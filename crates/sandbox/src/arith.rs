@@ -1,7 +1,10 @@
 //! The integer conversions that are lossless on x86-64 but that `From` does not offer.
 
 /// `u64` to `usize`: both are 64 bits wide on the only architecture there is.
-#[allow(clippy::cast_possible_truncation, reason = "usize has 64 bits on x86-64")]
+#[allow(
+    clippy::cast_possible_truncation,
+    reason = "usize has 64 bits on x86-64"
+)]
 pub(crate) const fn to_usize(value: u64) -> usize {
     value as usize
 }

@@ -13,7 +13,13 @@ pub enum Fault {
     OutOfMemory { used: u64, limit: u64 },
     /// The CPU raised an exception.
     #[error("{} at {rip:#x} (address {address:#x}, error code {code:#x})", vector_name(*.vector))]
-    Exception { vector: u8, code: u64, address: u64, rip: u64, rsp: u64 },
+    Exception {
+        vector: u8,
+        code: u64,
+        address: u64,
+        rip: u64,
+        rsp: u64,
+    },
     /// The guest passed the host an address that it cannot use itself.
     #[error("bad pointer given to the host: {0}")]
     Access(#[from] AccessError),

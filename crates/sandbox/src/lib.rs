@@ -5,6 +5,7 @@
 mod address;
 mod arith;
 mod fault;
+mod layout;
 pub mod memory;
 
 pub use address::{GuestPhys, GuestVirt, PAGE_SIZE};

@@ -51,7 +51,9 @@ impl Memory {
 
     /// Zeroes guest memory that the guest itself may write.
     pub fn fill_zero(&mut self, at: GuestVirt, len: u64) -> Result<(), AccessError> {
-        self.each_page(at, len, true, |memory, frame, len| memory.backing.zero(frame, to_u64(len)))
+        self.each_page(at, len, true, |memory, frame, len| {
+            memory.backing.zero(frame, to_u64(len))
+        })
     }
 
     /// Reads a little-endian 32-bit number.
@@ -81,7 +83,11 @@ impl Memory {
     /// Copies `len` bytes out, or says [`AccessKind::TooLong`] where they are more than `max`.
     pub fn read_bytes(&self, at: GuestVirt, len: u64, max: usize) -> Result<Vec<u8>, AccessError> {
         if len > to_u64(max) {
-            return Err(AccessError { address: at, len, kind: AccessKind::TooLong });
+            return Err(AccessError {
+                address: at,
+                len,
+                kind: AccessKind::TooLong,
+            });
         }
         let mut bytes = vec![0; to_usize(len)];
         self.read(at, &mut bytes)?;
@@ -96,7 +102,9 @@ impl Memory {
         let mut next = at;
         while text.len() <= max {
             let len = to_usize(PAGE_SIZE - next.page_offset());
-            let Some(chunk) = page.get_mut(..len) else { break };
+            let Some(chunk) = page.get_mut(..len) else {
+                break;
+            };
             self.read(next, chunk)?;
             if let Some(end) = chunk.iter().position(|&byte| byte == 0) {
                 text.extend(chunk.iter().take(end));
@@ -112,7 +120,11 @@ impl Memory {
                 kind: AccessKind::Unmapped,
             })?;
         }
-        Err(AccessError { address: at, len: to_u64(max), kind: AccessKind::TooLong })
+        Err(AccessError {
+            address: at,
+            len: to_u64(max),
+            kind: AccessKind::TooLong,
+        })
     }
 
     /// Appends the host's view of readable guest memory to `out`, merged where it is contiguous.
@@ -176,7 +188,11 @@ impl Memory {
         if fits {
             Ok(())
         } else {
-            Err(AccessError { address: at, len, kind: AccessKind::Fragmented })
+            Err(AccessError {
+                address: at,
+                len,
+                kind: AccessKind::Fragmented,
+            })
         }
     }
 
@@ -188,7 +204,11 @@ impl Memory {
         write: bool,
         mut visit: impl FnMut(&Self, crate::GuestPhys, usize) -> bool,
     ) -> Result<(), AccessError> {
-        let error = |kind| AccessError { address: at, len, kind };
+        let error = |kind| AccessError {
+            address: at,
+            len,
+            kind,
+        };
         if at.checked_add(len).is_none() {
             return Err(error(AccessKind::Unmapped));
         }

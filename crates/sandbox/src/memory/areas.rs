@@ -27,11 +27,17 @@ impl Areas {
         &self,
         range: Range<u64>,
     ) -> impl Iterator<Item = (Range<u64>, Protection)> + '_ {
-        let first = self.by_start.range(..=range.start).next_back().map_or(0, |(start, _)| *start);
-        self.by_start.range(first..range.end).filter_map(move |(&start, area)| {
-            let part = start.max(range.start)..area.end.min(range.end);
-            (!part.is_empty()).then_some((part, area.prot))
-        })
+        let first = self
+            .by_start
+            .range(..=range.start)
+            .next_back()
+            .map_or(0, |(start, _)| *start);
+        self.by_start
+            .range(first..range.end)
+            .filter_map(move |(&start, area)| {
+                let part = start.max(range.start)..area.end.min(range.end);
+                (!part.is_empty()).then_some((part, area.prot))
+            })
     }
 
     /// Whether nothing in `range` is mapped.
@@ -70,7 +76,13 @@ impl Areas {
             self.by_start.remove(&merged.end);
             merged.end = after.end;
         }
-        self.by_start.insert(merged.start, Area { end: merged.end, prot });
+        self.by_start.insert(
+            merged.start,
+            Area {
+                end: merged.end,
+                prot,
+            },
+        );
         true
     }
 
@@ -85,7 +97,13 @@ impl Areas {
                 self.by_start.insert(range.end, area);
             }
             if start < range.start {
-                self.by_start.insert(start, Area { end: range.start, prot: area.prot });
+                self.by_start.insert(
+                    start,
+                    Area {
+                        end: range.start,
+                        prot: area.prot,
+                    },
+                );
                 break;
             }
         }
@@ -157,7 +175,14 @@ mod tests {
         let mut areas = areas(&[0x1000..0x5000]);
         areas.insert(0x2000..0x3000, R);
         let all: Vec<_> = areas.within(0..0x10000).collect();
-        assert_eq!(all, [(0x1000..0x2000, RW), (0x2000..0x3000, R), (0x3000..0x5000, RW)]);
+        assert_eq!(
+            all,
+            [
+                (0x1000..0x2000, RW),
+                (0x2000..0x3000, R),
+                (0x3000..0x5000, RW)
+            ]
+        );
         assert!(areas.covers(0x1000..0x5000));
     }
 
@@ -168,8 +193,14 @@ mod tests {
         assert_eq!(areas.find_free(0x1000..0x10000, 0x2000), Some(0x3000));
         assert_eq!(areas.find_free(0x1000..0x10000, 0x9000), Some(0x7000));
         assert_eq!(areas.find_free(0x1000..0x10000, 0xa000), None);
-        assert_eq!(areas.find_free_from_top(0x1000..0x8000, 0x1000), Some(0x7000));
-        assert_eq!(areas.find_free_from_top(0x1000..0x8000, 0x3000), Some(0x3000));
+        assert_eq!(
+            areas.find_free_from_top(0x1000..0x8000, 0x1000),
+            Some(0x7000)
+        );
+        assert_eq!(
+            areas.find_free_from_top(0x1000..0x8000, 0x3000),
+            Some(0x3000)
+        );
         assert_eq!(areas.find_free_from_top(0x1000..0x8000, 0x4000), None);
         assert_eq!(areas.highest_end_below(0x6000), 0x3000);
     }

@@ -34,7 +34,13 @@ unsafe impl Sync for Backing {}
 impl Backing {
     /// Maps `file` shared and writable: the memory of a main VM, the image in the making.
     pub(crate) fn shared(file: &File, len: u64) -> io::Result<Self> {
-        Self::map(file, len, len, libc::PROT_READ | libc::PROT_WRITE, libc::MAP_SHARED)
+        Self::map(
+            file,
+            len,
+            len,
+            libc::PROT_READ | libc::PROT_WRITE,
+            libc::MAP_SHARED,
+        )
     }
 
     /// Maps `file` shared and read-only: where resets copy from.
@@ -44,7 +50,13 @@ impl Backing {
 
     /// Maps `file` copy-on-write, followed by zeroed anonymous memory up to `len`.
     pub(crate) fn private(file: &File, image_len: u64, len: u64) -> io::Result<Self> {
-        Self::map(file, image_len, len, libc::PROT_READ | libc::PROT_WRITE, libc::MAP_PRIVATE)
+        Self::map(
+            file,
+            image_len,
+            len,
+            libc::PROT_READ | libc::PROT_WRITE,
+            libc::MAP_PRIVATE,
+        )
     }
 
     fn map(file: &File, image_len: u64, len: u64, prot: i32, flags: i32) -> io::Result<Self> {
@@ -60,11 +72,22 @@ impl Backing {
         let Some(base) = NonNull::new(base.cast::<u8>()) else {
             return Err(io::Error::from(io::ErrorKind::OutOfMemory));
         };
-        let backing = Self { base, len, image_len };
+        let backing = Self {
+            base,
+            len,
+            image_len,
+        };
         let over = libc::MAP_FIXED | libc::MAP_NORESERVE | flags;
         // SAFETY: replaces the first `image_len` bytes of the mapping made above, which is ours.
         let image = unsafe {
-            libc::mmap(base.as_ptr().cast(), to_usize(image_len), prot, over, file.as_raw_fd(), 0)
+            libc::mmap(
+                base.as_ptr().cast(),
+                to_usize(image_len),
+                prot,
+                over,
+                file.as_raw_fd(),
+                0,
+            )
         };
         if image == libc::MAP_FAILED {
             return Err(io::Error::last_os_error());
@@ -100,7 +123,9 @@ impl Backing {
 
     /// Copies guest memory out. False: the range does not exist.
     pub(crate) fn copy_out(&self, at: GuestPhys, out: &mut [u8]) -> bool {
-        let Some(from) = self.pointer(at, to_u64(out.len())) else { return false };
+        let Some(from) = self.pointer(at, to_u64(out.len())) else {
+            return false;
+        };
         // SAFETY: `from` is valid for the length (checked), `out` is ordinary host memory.
         unsafe { ptr::copy_nonoverlapping(from.cast_const(), out.as_mut_ptr(), out.len()) };
         true
@@ -108,7 +133,9 @@ impl Backing {
 
     /// Copies into guest memory. False: the range does not exist.
     pub(crate) fn copy_in(&self, at: GuestPhys, data: &[u8]) -> bool {
-        let Some(to) = self.pointer(at, to_u64(data.len())) else { return false };
+        let Some(to) = self.pointer(at, to_u64(data.len())) else {
+            return false;
+        };
         // SAFETY: `to` is valid for the length (checked), `data` is ordinary host memory.
         unsafe { ptr::copy_nonoverlapping(data.as_ptr(), to, data.len()) };
         true
@@ -116,7 +143,9 @@ impl Backing {
 
     /// Fills with zeros. False: the range does not exist.
     pub(crate) fn zero(&self, at: GuestPhys, len: u64) -> bool {
-        let Some(to) = self.pointer(at, len) else { return false };
+        let Some(to) = self.pointer(at, len) else {
+            return false;
+        };
         // SAFETY: `to` is valid for `len` bytes (checked).
         unsafe { ptr::write_bytes(to, 0, to_usize(len)) };
         true
@@ -161,7 +190,9 @@ impl Backing {
         mask: u64,
         found: &mut dyn FnMut(GuestPhys, u64),
     ) {
-        let Some(start) = self.pointer(page, PAGE_SIZE) else { return };
+        let Some(start) = self.pointer(page, PAGE_SIZE) else {
+            return;
+        };
         if page.page_offset() != 0 {
             return;
         }

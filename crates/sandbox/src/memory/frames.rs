@@ -23,7 +23,11 @@ pub(crate) struct Run {
 impl Frames {
     /// All frames from `start` up to `end` are free.
     pub(crate) fn new(start: GuestPhys, end: GuestPhys) -> Self {
-        Self { next: start.raw(), end: end.raw(), free: Vec::new() }
+        Self {
+            next: start.raw(),
+            end: end.raw(),
+            free: Vec::new(),
+        }
     }
 
     /// Takes up to `pages` neighbouring frames: fewer where only smaller runs are left.
@@ -92,11 +96,29 @@ mod tests {
     fn freed_runs_are_used_before_new_frames() {
         let mut frames = Frames::new(GuestPhys::new(0x10000), GuestPhys::new(0x20000));
         let first = frames.take(4).unwrap();
-        assert_eq!(first, Run { start: GuestPhys::new(0x10000), pages: 4 });
+        assert_eq!(
+            first,
+            Run {
+                start: GuestPhys::new(0x10000),
+                pages: 4
+            }
+        );
         frames.give(first);
         assert_eq!(frames.take(2).unwrap().start.raw(), 0x10000);
-        assert_eq!(frames.take(9).unwrap(), Run { start: GuestPhys::new(0x12000), pages: 2 });
-        assert_eq!(frames.take(99).unwrap(), Run { start: GuestPhys::new(0x14000), pages: 12 });
+        assert_eq!(
+            frames.take(9).unwrap(),
+            Run {
+                start: GuestPhys::new(0x12000),
+                pages: 2
+            }
+        );
+        assert_eq!(
+            frames.take(99).unwrap(),
+            Run {
+                start: GuestPhys::new(0x14000),
+                pages: 12
+            }
+        );
         assert_eq!(frames.take(1), None);
         assert_eq!(frames.available(), 0);
     }

@@ -59,7 +59,12 @@ impl Memory {
             io::Error::other("no address space left behind the program for its requests' memory")
         })?;
         paging::settle(&self.backing);
-        let Self { backing, space, role, executable_heap } = self;
+        let Self {
+            backing,
+            space,
+            role,
+            executable_heap,
+        } = self;
         let Role::Main { file, frames } = role else {
             return Err(io::Error::other("only a main VM can be frozen"));
         };
@@ -89,13 +94,17 @@ impl Memory {
     /// Chooses the ranges and makes their page tables, while frames can still be taken.
     fn lay_out_tail(&mut self, request_memory: u64) -> Option<Tail> {
         let space = Arc::make_mut(&mut self.space);
-        let top = space.areas.highest_end_below(space.arena.end).max(space.arena.start);
+        let top = space
+            .areas
+            .highest_end_below(space.arena.end)
+            .max(space.arena.start);
         // One unmapped page below the stack; the stack ends where the area starts, so that what
         // every request touches shares one page table.
         let area = next_table(top.checked_add(PAGE_SIZE + REQUEST_STACK)?)?;
         let stack = area - REQUEST_STACK..area.checked_add(REQUEST_AREA)?;
         let arena = stack.end.checked_add(PAGE_SIZE)?;
-        let arena = arena..arena.checked_add(request_memory.checked_next_multiple_of(PAGE_SIZE)?)?;
+        let arena =
+            arena..arena.checked_add(request_memory.checked_next_multiple_of(PAGE_SIZE)?)?;
         if arena.end > space.arena.end {
             return None;
         }
@@ -112,7 +121,12 @@ impl Memory {
                 self.leaf_or_insert(GuestVirt::new(va)).ok()?;
             }
         }
-        Some(Tail { heap, area: area..stack.end, stack, arena })
+        Some(Tail {
+            heap,
+            area: area..stack.end,
+            stack,
+            arena,
+        })
     }
 }
 

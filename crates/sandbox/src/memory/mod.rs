@@ -51,13 +51,29 @@ pub struct Protection {
 
 impl Protection {
     /// No access.
-    pub const NONE: Self = Self { read: false, write: false, execute: false };
+    pub const NONE: Self = Self {
+        read: false,
+        write: false,
+        execute: false,
+    };
     /// Loads only.
-    pub const READ: Self = Self { read: true, write: false, execute: false };
+    pub const READ: Self = Self {
+        read: true,
+        write: false,
+        execute: false,
+    };
     /// Loads and stores.
-    pub const READ_WRITE: Self = Self { read: true, write: true, execute: false };
+    pub const READ_WRITE: Self = Self {
+        read: true,
+        write: true,
+        execute: false,
+    };
     /// Loads and instruction fetches.
-    pub const READ_EXECUTE: Self = Self { read: true, write: false, execute: true };
+    pub const READ_EXECUTE: Self = Self {
+        read: true,
+        write: false,
+        execute: true,
+    };
 }
 
 /// Where a mapping should go.
@@ -133,7 +149,12 @@ enum Role {
     /// The image in the making: frames are taken and given back.
     Main { file: std::fs::File, frames: Frames },
     /// A private view of the image: frames are those of the anonymous tail.
-    Request { frozen: Arc<Frozen>, edits: Vec<Edit>, dirty: Vec<u32>, tables_grew: bool },
+    Request {
+        frozen: Arc<Frozen>,
+        edits: Vec<Edit>,
+        dirty: Vec<u32>,
+        tables_grew: bool,
+    },
 }
 
 /// A page-table entry as the image has it, before a request changed it.

@@ -138,7 +138,11 @@ fn visit(
     bits: Bits,
     found: &mut dyn FnMut(GuestPhys),
 ) {
-    let wanted = if level == 0 { PRESENT | DIRTY } else { PRESENT | ACCESSED };
+    let wanted = if level == 0 {
+        PRESENT | DIRTY
+    } else {
+        PRESENT | ACCESSED
+    };
     memory.matching_words(table, wanted, &mut |at, entry| {
         if level == 0 {
             found(frame_of(entry));

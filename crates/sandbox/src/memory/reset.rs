@@ -35,8 +35,19 @@ impl Memory {
     /// Undoes everything since the fork or the last reset. More than `keep_pages` dirty pages are
     /// given back to the host instead of being kept for the next request.
     pub(crate) fn reset(&mut self, bits: DirtyBits, keep_pages: u64) -> io::Result<Wiped> {
-        let Self { backing, space, role, executable_heap: _ } = self;
-        let Role::Request { frozen, edits, dirty, tables_grew } = role else {
+        let Self {
+            backing,
+            space,
+            role,
+            executable_heap: _,
+        } = self;
+        let Role::Request {
+            frozen,
+            edits,
+            dirty,
+            tables_grew,
+        } = role
+        else {
             return Err(io::Error::other("only a request VM can be reset"));
         };
         let frozen = Arc::clone(frozen);
@@ -44,7 +55,11 @@ impl Memory {
             *space = Arc::clone(frozen.space());
         }
         dirty.clear();
-        let clear = if bits == DirtyBits::Fresh { Bits::Clear } else { Bits::Keep };
+        let clear = if bits == DirtyBits::Fresh {
+            Bits::Clear
+        } else {
+            Bits::Keep
+        };
         paging::visit_dirty(backing, clear, &mut |frame| {
             dirty.extend(u32::try_from(frame.raw() / PAGE_SIZE));
         });
@@ -53,7 +68,11 @@ impl Memory {
             edits.clear();
             *tables_grew = false;
             backing.drop_private(crate::GuestPhys::new(0), backing.len())?;
-            return Ok(Wiped { pages, full: true, reload: true });
+            return Ok(Wiped {
+                pages,
+                full: true,
+                reload: true,
+            });
         }
         for &page in dirty.iter() {
             if !frozen.restore_page(backing, u64::from(page)) {
@@ -64,7 +83,11 @@ impl Memory {
         let mut stale = Stale::default();
         for edit in &undo {
             let now = self.backing.word(edit.at);
-            let bits = if edit.original & PRESENT == 0 { 0 } else { now & (ACCESSED | DIRTY) };
+            let bits = if edit.original & PRESENT == 0 {
+                0
+            } else {
+                now & (ACCESSED | DIRTY)
+            };
             self.backing.set_word(edit.at, edit.original | bits);
             if takes_away(now, edit.original) {
                 stale.add(self, paging::frame_of(now));
@@ -76,6 +99,10 @@ impl Memory {
             edits.clear();
         }
         let reload = bits == DirtyBits::Fresh && pages > 0;
-        Ok(Wiped { pages, full: false, reload })
+        Ok(Wiped {
+            pages,
+            full: false,
+            reload,
+        })
     }
 }

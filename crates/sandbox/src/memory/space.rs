@@ -16,7 +16,7 @@ use super::frames::Run;
 use super::paging::{self, ACCESSED, DIRTY, EDITED, NO_EXECUTE, OWNED, PRESENT, USER, WRITE};
 use super::{Edit, MapError, Memory, Place, Protection, Role};
 use crate::address::{GuestPhys, GuestVirt, PAGE_SIZE};
-use tinykvm_sys::layout::{TINYKVM_USER_BEGIN, TINYKVM_USER_END};
+use crate::layout::{USER_BEGIN, USER_END};
 
 /// What is mapped where.
 #[derive(Debug, Clone, Default)]
@@ -39,14 +39,11 @@ impl Memory {
     }
 
     /// Maps `len` zeroed bytes. The length is rounded up to whole pages.
-    pub fn map(
-        &mut self,
-        place: Place,
-        len: u64,
-        prot: Protection,
-    ) -> Result<GuestVirt, MapError> {
+    pub fn map(&mut self, place: Place, len: u64, prot: Protection) -> Result<GuestVirt, MapError> {
         self.check_rights(prot)?;
-        let len = len.checked_next_multiple_of(PAGE_SIZE).ok_or(MapError::NoMemory)?;
+        let len = len
+            .checked_next_multiple_of(PAGE_SIZE)
+            .ok_or(MapError::NoMemory)?;
         if len == 0 {
             return Err(MapError::Invalid);
         }
@@ -72,7 +69,10 @@ impl Memory {
         if prot != Protection::NONE && !self.can_commit(&range) {
             return Err(MapError::NoMemory);
         }
-        if !Arc::make_mut(&mut self.space).areas.insert(range.clone(), prot) {
+        if !Arc::make_mut(&mut self.space)
+            .areas
+            .insert(range.clone(), prot)
+        {
             return Err(MapError::NoMemory);
         }
         if let Err(error) = self.set_rights(range.clone(), prot) {
@@ -85,10 +85,16 @@ impl Memory {
 
     /// Unmaps a range; unmapped parts of it are no error.
     pub fn unmap(&mut self, at: GuestVirt, len: u64) -> Result<(), MapError> {
-        let len = len.checked_next_multiple_of(PAGE_SIZE).ok_or(MapError::Invalid)?;
+        let len = len
+            .checked_next_multiple_of(PAGE_SIZE)
+            .ok_or(MapError::Invalid)?;
         let range = user_range(at, len)?;
-        let mapped: Vec<_> =
-            self.space.areas.within(range.clone()).map(|(part, _)| part).collect();
+        let mapped: Vec<_> = self
+            .space
+            .areas
+            .within(range.clone())
+            .map(|(part, _)| part)
+            .collect();
         if mapped.is_empty() {
             return Ok(());
         }
@@ -102,7 +108,9 @@ impl Memory {
     /// Changes the rights of a mapped range.
     pub fn protect(&mut self, at: GuestVirt, len: u64, prot: Protection) -> Result<(), MapError> {
         self.check_rights(prot)?;
-        let len = len.checked_next_multiple_of(PAGE_SIZE).ok_or(MapError::NoMemory)?;
+        let len = len
+            .checked_next_multiple_of(PAGE_SIZE)
+            .ok_or(MapError::NoMemory)?;
         if len == 0 {
             return Ok(());
         }
@@ -113,7 +121,10 @@ impl Memory {
         if prot != Protection::NONE && !self.can_commit(&range) {
             return Err(MapError::NoMemory);
         }
-        if !Arc::make_mut(&mut self.space).areas.insert(range.clone(), prot) {
+        if !Arc::make_mut(&mut self.space)
+            .areas
+            .insert(range.clone(), prot)
+        {
             return Err(MapError::NoMemory);
         }
         self.set_rights(range, prot)
@@ -127,8 +138,12 @@ impl Memory {
         new_len: u64,
         may_move: bool,
     ) -> Result<GuestVirt, MapError> {
-        let old_len = old_len.checked_next_multiple_of(PAGE_SIZE).ok_or(MapError::Invalid)?;
-        let new_len = new_len.checked_next_multiple_of(PAGE_SIZE).ok_or(MapError::NoMemory)?;
+        let old_len = old_len
+            .checked_next_multiple_of(PAGE_SIZE)
+            .ok_or(MapError::Invalid)?;
+        let new_len = new_len
+            .checked_next_multiple_of(PAGE_SIZE)
+            .ok_or(MapError::NoMemory)?;
         if old_len == 0 || new_len == 0 {
             return Err(MapError::Invalid);
         }
@@ -149,11 +164,19 @@ impl Memory {
         match self.map(Place::FixedNoReplace(growth), new_len - old_len, prot) {
             Ok(_) => return Ok(at),
             Err(error) if !may_move => {
-                return Err(if error == MapError::Exists { MapError::NoMemory } else { error });
+                return Err(if error == MapError::Exists {
+                    MapError::NoMemory
+                } else {
+                    error
+                });
             }
             Err(_) => {}
         }
-        let copy_prot = if prot == Protection::NONE { prot } else { Protection::READ_WRITE };
+        let copy_prot = if prot == Protection::NONE {
+            prot
+        } else {
+            Protection::READ_WRITE
+        };
         let new = self.map(Place::Anywhere, new_len, copy_prot)?;
         if prot != Protection::NONE {
             let mut page = [0; 4096];
@@ -200,7 +223,9 @@ impl Memory {
 
     /// MADV_DONTNEED: the range reads as zeros.
     pub fn discard(&mut self, at: GuestVirt, len: u64) -> Result<(), MapError> {
-        let len = len.checked_next_multiple_of(PAGE_SIZE).ok_or(MapError::Invalid)?;
+        let len = len
+            .checked_next_multiple_of(PAGE_SIZE)
+            .ok_or(MapError::Invalid)?;
         if len == 0 {
             return Ok(());
         }
@@ -220,17 +245,24 @@ impl Memory {
     }
 
     fn find_free(&self, len: u64) -> Result<Range<u64>, MapError> {
-        let start =
-            self.space.areas.find_free(self.space.arena.clone(), len).ok_or(MapError::NoMemory)?;
+        let start = self
+            .space
+            .areas
+            .find_free(self.space.arena.clone(), len)
+            .ok_or(MapError::NoMemory)?;
         Ok(start..start + len)
     }
 
     /// Whether there are frames for every page of `range` that has none.
     fn can_commit(&self, range: &Range<u64>) -> bool {
-        let Role::Main { frames, .. } = &self.role else { return true };
+        let Role::Main { frames, .. } = &self.role else {
+            return true;
+        };
         let pages = (range.end - range.start) / PAGE_SIZE;
         let available = frames.available();
-        pages.checked_add(paging::table_bytes(pages) / PAGE_SIZE).is_some_and(|n| n <= available)
+        pages
+            .checked_add(paging::table_bytes(pages) / PAGE_SIZE)
+            .is_some_and(|n| n <= available)
             || self.missing_frames(range) <= available
     }
 
@@ -254,7 +286,10 @@ impl Memory {
         prot: Protection,
     ) -> Result<(), MapError> {
         let mut stale = Stale::default();
-        let mut run = Run { start: GuestPhys::new(0), pages: 0 };
+        let mut run = Run {
+            start: GuestPhys::new(0),
+            pages: 0,
+        };
         let mut va = range.start;
         while va < range.end {
             let address = GuestVirt::new(va);
@@ -306,9 +341,14 @@ impl Memory {
     }
 
     fn free_frames(&mut self, range: Range<u64>) {
-        let mut run = Run { start: GuestPhys::new(0), pages: 0 };
+        let mut run = Run {
+            start: GuestPhys::new(0),
+            pages: 0,
+        };
         for va in range.step_by(4096) {
-            let Some(at) = paging::leaf(&self.backing, GuestVirt::new(va)) else { continue };
+            let Some(at) = paging::leaf(&self.backing, GuestVirt::new(va)) else {
+                continue;
+            };
             let entry = self.backing.word(at);
             if entry & OWNED == 0 {
                 continue;
@@ -319,7 +359,10 @@ impl Memory {
                 run.pages += 1;
             } else {
                 self.give_frames(run);
-                run = Run { start: frame, pages: 1 };
+                run = Run {
+                    start: frame,
+                    pages: 1,
+                };
             }
         }
         self.give_frames(run);
@@ -329,7 +372,10 @@ impl Memory {
         // Punching the hole zeroes the frames and makes KVM forget its translations of them; a
         // run that could not be punched is lost to this VM rather than reused.
         if run.pages > 0
-            && self.backing.punch_hole(run.start, run.pages * PAGE_SIZE).is_ok()
+            && self
+                .backing
+                .punch_hole(run.start, run.pages * PAGE_SIZE)
+                .is_ok()
             && let Role::Main { frames, .. } = &mut self.role
         {
             frames.give(run);
@@ -341,7 +387,9 @@ impl Memory {
         let request = matches!(self.role, Role::Request { .. });
         for va in range.step_by(4096) {
             let address = GuestVirt::new(va);
-            let Some(at) = paging::leaf(&self.backing, address) else { continue };
+            let Some(at) = paging::leaf(&self.backing, address) else {
+                continue;
+            };
             let entry = self.backing.word(at);
             let frame = paging::frame_of(entry);
             let untouched = request && frame.raw() >= image_len && entry & DIRTY == 0;
@@ -389,9 +437,12 @@ impl Memory {
                 if !space.areas.insert(va..va + PAGE_SIZE, Protection::NONE) {
                     return Err(MapError::NoMemory);
                 }
-                let at = paging::leaf(&self.backing, GuestVirt::new(va))
-                    .ok_or(MapError::NoMemory)?;
-                Ok(Run { start: paging::frame_of(self.backing.word(at)), pages: 1 })
+                let at =
+                    paging::leaf(&self.backing, GuestVirt::new(va)).ok_or(MapError::NoMemory)?;
+                Ok(Run {
+                    start: paging::frame_of(self.backing.word(at)),
+                    pages: 1,
+                })
             }
         }
     }
@@ -407,7 +458,10 @@ impl Memory {
         if let Role::Request { edits, .. } = &mut self.role
             && old & EDITED == 0
         {
-            edits.push(Edit { at, original: old & !(ACCESSED | DIRTY) });
+            edits.push(Edit {
+                at,
+                original: old & !(ACCESSED | DIRTY),
+            });
             mark = EDITED;
         }
         self.backing.set_word(at, new | kept | mark);
@@ -450,20 +504,25 @@ impl Stale {
             return;
         }
         self.flush(memory);
-        self.run = Some(Run { start: frame, pages: 1 });
+        self.run = Some(Run {
+            start: frame,
+            pages: 1,
+        });
     }
 
     pub(super) fn flush(&mut self, memory: &Memory) {
         if let Some(run) = self.run.take() {
             // A failure leaves the guest with rights it had a moment ago, over its own memory.
-            let _ = memory.backing.forget_translations(run.start, run.pages * PAGE_SIZE);
+            let _ = memory
+                .backing
+                .forget_translations(run.start, run.pages * PAGE_SIZE);
         }
     }
 }
 
 fn user_range(at: GuestVirt, len: u64) -> Result<Range<u64>, MapError> {
     let end = at.checked_add(len).ok_or(MapError::Invalid)?;
-    if at.page_offset() != 0 || at.raw() < TINYKVM_USER_BEGIN || end.raw() > TINYKVM_USER_END {
+    if at.page_offset() != 0 || at.raw() < USER_BEGIN || end.raw() > USER_END {
         return Err(MapError::Invalid);
     }
     Ok(at.raw()..end.raw())
