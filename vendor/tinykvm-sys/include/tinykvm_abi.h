@@ -8,7 +8,8 @@
  *
  * A hypercall is the two bytes E7 00 (out %eax, $0) in user mode: number in EAX, arguments in
  * RDI, RSI, RDX, RCX, R8, R9, result in RAX. Numbers 0 to 511 are the Linux system calls (fourth
- * argument in R10). A number that nobody answers returns -ENOSYS.
+ * argument in R10). A number that nobody answers returns -ENOSYS. Of an argument that C declares
+ * narrower than 64 bits only those bits count (bool: the low 8); compilers leave junk above them.
  *
  * History
  *   2026-11-21  Version 1. The calls, callback slots and structures that programs built for
