@@ -1,0 +1,38 @@
+# The commands of the project. Each installs what it needs first (scripts/setup.sh: nothing to do
+# takes a moment), so that a fresh Debian 12 machine with a Rust toolchain needs no other step.
+.PHONY: help setup build demo test test-hw check bench clean
+
+help:
+	@echo 'make demo      build, start varnishd with an example guest, ask it over HTTP'
+	@echo 'make test      all tests, on this machine'"'"'s /dev/kvm'
+	@echo 'make test-hw   the KVM and .vtc tests in a QEMU machine with AMD SVM'
+	@echo 'make build     target/release/libvmod_tinykvm.so'
+	@echo 'make check     format, lints, licences'
+	@echo 'make bench     figures against varnishd without a backend, and against nginx'
+	@echo 'make setup     install what the others need; make clean: remove target/'
+
+setup:
+	@scripts/setup.sh build
+
+build: setup
+	cargo build --release
+
+demo:
+	@scripts/demo.sh
+
+test: setup
+	@scripts/test.sh
+
+test-hw:
+	@scripts/setup.sh build hw
+	@scripts/test-hw.sh
+
+check: setup
+	@scripts/check.sh
+
+bench:
+	@scripts/setup.sh build bench
+	@scripts/bench.sh
+
+clean:
+	cargo clean
