@@ -1,0 +1,70 @@
+//! The HTTP transaction around a request, as the runtime sees it: the seam towards Varnish.
+//! The VMOD implements it over VRT, tests and the command line over vectors (`recorded.rs`).
+//!
+//! Texts that reach an implementation are checked before (`fields.rs`): an implementation never
+//! sees a field with a line break or another control character in it.
+
+use std::time::Duration;
+
+/// Which header table of the transaction.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Side {
+    /// What the client (or Varnish on its behalf) asked: bereq, or req in a client task.
+    Request,
+    /// What the program answers: beresp, or resp in a client task.
+    Response,
+}
+
+/// Why a field did not get into a header table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum FieldError {
+    /// The transaction has no such table.
+    #[error("there is no such header table here")]
+    NotAvailable,
+    /// The table has no free entry.
+    #[error("the header table is full")]
+    Full,
+    /// The workspace has no room for the text.
+    #[error("no workspace left for the header")]
+    NoSpace,
+}
+
+/// Whether and for how long the response may be cached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Cacheability {
+    pub cacheable: bool,
+    pub ttl: Duration,
+    pub grace: Duration,
+    pub keep: Duration,
+}
+
+/// What kind of log line it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Severity {
+    /// What the guest says, and what happened as it should.
+    Info,
+    /// What an operator should look at.
+    Error,
+}
+
+/// The transaction that a program answers. `Send`, because where a virtual CPU may not change
+/// threads the guest runs on another thread than the caller's, which waits meanwhile: never two
+/// threads at once.
+pub trait Exchange: Send {
+    /// Visits each request field, "Name: value", without the request line.
+    fn visit_request_headers(&self, visit: &mut dyn FnMut(&[u8]));
+    /// The request method, empty where there is none.
+    fn method(&self) -> &[u8];
+    /// The first field of that name, whole.
+    fn find(&self, side: Side, name: &[u8]) -> Option<&[u8]>;
+    /// Adds a field, answers its index.
+    fn append(&mut self, side: Side, field: &[u8]) -> Result<u32, FieldError>;
+    /// Replaces the first field of the same name or adds one, answers its index.
+    fn set(&mut self, side: Side, field: &[u8]) -> Result<u32, FieldError>;
+    /// Removes the first field of that name, answers the index that it had, or 0.
+    fn unset(&mut self, side: Side, name: &[u8]) -> u32;
+    /// `false` when the transaction has no object to be cached.
+    fn set_cacheable(&mut self, how: Cacheability) -> bool;
+    /// One line of log, without line break; the runtime bounds number and length.
+    fn log(&mut self, severity: Severity, line: &[u8]);
+}

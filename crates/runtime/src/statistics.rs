@@ -1,0 +1,161 @@
+//! Counters of slots and programs. Relaxed atomics: each is a sum that someone reads now and then,
+//! none orders anything.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+macro_rules! counters {
+    ($(#[$doc:meta])* $name:ident / $values:ident { $($(#[$field_doc:meta])* $field:ident,)* }) => {
+        $(#[$doc])*
+        #[derive(Debug, Default)]
+        pub(crate) struct $name {
+            $($(#[$field_doc])* pub(crate) $field: Counter,)*
+        }
+
+        /// What the counters said at one moment.
+        #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+        pub(crate) struct $values {
+            $($(#[$field_doc])* pub(crate) $field: u64,)*
+        }
+
+        impl $name {
+            pub(crate) fn values(&self) -> $values {
+                $values { $($field: self.$field.get(),)* }
+            }
+        }
+
+        impl $values {
+            /// Adds another reading, field by field.
+            pub(crate) fn add(&mut self, other: &Self) {
+                $(self.$field = self.$field.wrapping_add(other.$field);)*
+            }
+        }
+    };
+}
+
+counters! {
+    /// What one slot has done. Times are in nanoseconds.
+    SlotCounters / SlotValues {
+        /// Guest calls made.
+        invocations,
+        /// Wipes after a request, full ones included.
+        resets,
+        /// Wipes that gave memory back to the host.
+        resets_full,
+        /// Guest calls that ended by a fault of the CPU or a misused hypercall.
+        exceptions,
+        /// Guest calls that ended for lack of memory.
+        exception_oom,
+        /// Guest calls that ended because the host could not use an address.
+        exception_mem,
+        /// Guest calls that ran out of time.
+        timeouts,
+        /// Time callers waited for the slot.
+        reservation_time,
+        /// Time spent wiping.
+        reset_time,
+        /// CPU time of guest calls that answered.
+        request_cpu_time,
+        /// CPU time of guest calls that did not.
+        exception_cpu_time,
+        /// Request body bytes.
+        input_bytes,
+        /// Response body bytes announced.
+        output_bytes,
+        status_2xx,
+        status_3xx,
+        status_4xx,
+        status_5xx,
+        /// KVM_RUN calls.
+        kvm_runs,
+        /// Other KVM calls.
+        ioctls,
+        /// Linux system calls of the guest.
+        system_calls,
+        /// Pages that wipes had to restore.
+        dirty_pages,
+    }
+}
+
+counters! {
+    /// What one instance has done apart from its slots.
+    InstanceCounters / InstanceValues {
+        /// Callers that found no slot in time.
+        reservation_timeouts,
+        /// Callers that found the queue full.
+        reservation_refused,
+        /// Slots thrown away because a wipe failed or because of a panic of ours.
+        poisoned,
+        /// Slots made to replace those.
+        replacements,
+    }
+}
+
+/// One sum.
+#[derive(Debug, Default)]
+pub(crate) struct Counter(AtomicU64);
+
+impl Counter {
+    pub(crate) fn add(&self, amount: u64) {
+        self.0.fetch_add(amount, Ordering::Relaxed);
+    }
+
+    pub(crate) fn add_time(&self, time: Duration) {
+        self.add(u64::try_from(time.as_nanos()).unwrap_or(u64::MAX));
+    }
+
+    /// For sums that someone else keeps.
+    pub(crate) fn set(&self, total: u64) {
+        self.0.store(total, Ordering::Relaxed);
+    }
+
+    pub(crate) fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+impl SlotCounters {
+    /// Counts the class of a status that a client is going to see.
+    pub(crate) fn status(&self, status: u16) {
+        match status {
+            200..300 => &self.status_2xx,
+            300..400 => &self.status_3xx,
+            400..500 => &self.status_4xx,
+            _ => &self.status_5xx,
+        }
+        .add(1);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_status_counts_in_its_class() {
+        let counters = SlotCounters::default();
+        for status in [200, 299, 304, 404, 500, 599] {
+            counters.status(status);
+        }
+        let values = counters.values();
+        assert_eq!(
+            (
+                values.status_2xx,
+                values.status_3xx,
+                values.status_4xx,
+                values.status_5xx
+            ),
+            (2, 1, 1, 2)
+        );
+    }
+
+    #[test]
+    fn totals_are_sums_of_all_slots() {
+        let slot = SlotCounters::default();
+        slot.invocations.add(3);
+        slot.reset_time.add_time(Duration::from_micros(2));
+        let mut total = slot.values();
+        total.add(&slot.values());
+        assert_eq!((total.invocations, total.reset_time), (6, 4000));
+    }
+}
