@@ -3,9 +3,11 @@
 //! The headers in `include/` are the only source of numbers and layouts: `abi.rs` is made from
 //! them at build time, `tripwires.rs` stops the build when one of them moves.
 
+mod kernel;
 mod plain;
 mod tripwires;
 
+pub use kernel::{EntryPoints, entry_points, kernel, stubs};
 pub use plain::{Plain, bytes_of, from_bytes};
 
 /// The headers, as bindgen reads them. Guest pointers are `u64`; no structure has padding.

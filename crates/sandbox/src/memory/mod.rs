@@ -135,6 +135,21 @@ pub enum AccessKind {
     Fragmented,
 }
 
+/// Who may do what with one of the sandbox's own pages.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum SystemPage {
+    /// CPL 0, read and execute.
+    KernelCode,
+    /// CPL 0, read-only.
+    KernelData,
+    /// CPL 0, read and write.
+    KernelStack,
+    /// User mode, read and execute.
+    UserCode,
+    /// User mode, read-only.
+    UserData,
+}
+
 /// One VM's guest memory.
 #[derive(Debug)]
 pub struct Memory {
@@ -183,6 +198,31 @@ impl Memory {
             role: Role::Main { file, frames },
             executable_heap,
         })
+    }
+
+    /// The root page table, for CR3.
+    pub(crate) const ROOT: GuestPhys = paging::ROOT;
+
+    /// Gives a main VM one of the sandbox's own pages: virtual and physical address are the same.
+    pub(crate) fn add_system_page(
+        &mut self,
+        at: u64,
+        kind: SystemPage,
+        content: &[u8],
+    ) -> io::Result<()> {
+        let slot = self
+            .leaf_or_insert(GuestVirt::new(at))
+            .map_err(|_| io::Error::from(io::ErrorKind::OutOfMemory))?;
+        let bits = match kind {
+            SystemPage::KernelCode => 0,
+            SystemPage::KernelData => paging::NO_EXECUTE,
+            SystemPage::KernelStack => paging::NO_EXECUTE | paging::WRITE,
+            SystemPage::UserCode => paging::USER,
+            SystemPage::UserData => paging::USER | paging::NO_EXECUTE,
+        };
+        self.backing.set_word(slot, at | bits | paging::PRESENT | paging::ACCESSED);
+        let fits = content.len() <= 4096 && self.backing.copy_in(GuestPhys::new(at), content);
+        if fits { Ok(()) } else { Err(io::Error::from(io::ErrorKind::InvalidInput)) }
     }
 
     /// Guest-physical size in bytes: what the memory slot spans.

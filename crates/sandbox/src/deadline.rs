@@ -1,0 +1,246 @@
+//! Ends runs that take too long. One thread for the process looks at all running VMs; a request
+//! arms its VM's watch with two stores and needs no timer of its own.
+//!
+//! A kick is `immediate_exit` plus a signal. Both may arrive late, when the VM already runs its
+//! next request: the watch's state says which run was meant, and a run that finds itself
+//! interrupted without having been kicked just goes on.
+//!
+//! ```text
+//!            arm(generation + 1)                kick (deadline thread, compare-and-swap)
+//!   idle ------------------------> running ------------------------> kicked
+//!     ^                               |                                 |
+//!     +------------- disarm ----------+------------- disarm ------------+
+//! ```
+
+use std::io;
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicPtr, AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
+use std::time::{Duration, Instant};
+
+use parking_lot::{Condvar, Mutex};
+
+/// How often running VMs are looked at: the precision of deadlines.
+const TICK: Duration = Duration::from_millis(1);
+/// Without any armed watch for so many ticks the thread sleeps until the next one is armed.
+const IDLE_TICKS: u32 = 50;
+
+const IDLE: u64 = 0;
+const RUNNING: u64 = 1;
+const KICKED: u64 = 2;
+const STATE_MASK: u64 = 3;
+
+/// One VM as the deadline thread sees it.
+#[derive(Debug)]
+pub(crate) struct Watch {
+    /// Generation of the run in the upper bits, IDLE, RUNNING or KICKED in the lowest two.
+    state: AtomicU64,
+    /// Nanoseconds since the thread's start.
+    deadline: AtomicU64,
+    thread: AtomicI32,
+    /// `immediate_exit` of the VM's `kvm_run` page; null once the VM is gone.
+    immediate_exit: AtomicPtr<u8>,
+    deadlines: Weak<Deadlines>,
+}
+
+/// The deadline thread and the VMs it looks after.
+#[derive(Debug)]
+pub(crate) struct Deadlines {
+    started: Instant,
+    watches: Mutex<Vec<Arc<Watch>>>,
+    wake: Condvar,
+    asleep: AtomicBool,
+}
+
+impl Deadlines {
+    /// Installs the signal handler and starts the thread.
+    pub(crate) fn start() -> io::Result<Arc<Self>> {
+        install_handler()?;
+        let deadlines = Arc::new(Self {
+            started: Instant::now(),
+            watches: Mutex::new(Vec::new()),
+            wake: Condvar::new(),
+            asleep: AtomicBool::new(false),
+        });
+        let weak = Arc::downgrade(&deadlines);
+        std::thread::Builder::new()
+            .name("tinykvm-deadline".into())
+            .stack_size(64 << 10)
+            .spawn(move || {
+                while let Some(deadlines) = weak.upgrade() {
+                    deadlines.look(IDLE_TICKS);
+                }
+            })?;
+        Ok(deadlines)
+    }
+
+    /// A watch for a VM whose `immediate_exit` byte is at `flag`.
+    pub(crate) fn watch(self: &Arc<Self>, flag: *mut u8) -> Arc<Watch> {
+        let watch = Arc::new(Watch {
+            state: AtomicU64::new(IDLE),
+            deadline: AtomicU64::new(u64::MAX),
+            thread: AtomicI32::new(0),
+            immediate_exit: AtomicPtr::new(flag),
+            deadlines: Arc::downgrade(self),
+        });
+        self.watches.lock().push(Arc::clone(&watch));
+        watch
+    }
+
+    /// Looks at the watches until nothing was armed for `idle_ticks`, then sleeps until something
+    /// is.
+    fn look(&self, idle_ticks: u32) {
+        let mut idle = 0;
+        let mut watches = self.watches.lock();
+        while idle < idle_ticks {
+            let now = self.now();
+            let mut armed = false;
+            for watch in watches.iter() {
+                armed |= watch.check(now);
+            }
+            idle = if armed { 0 } else { idle + 1 };
+            self.wake.wait_for(&mut watches, TICK);
+        }
+        self.asleep.store(true, Ordering::SeqCst);
+        let now = self.now();
+        if !watches.iter().any(|watch| watch.check(now)) {
+            // The time-out only bounds how long this thread outlives the last VM.
+            self.wake.wait_for(&mut watches, Duration::from_secs(10));
+        }
+        self.asleep.store(false, Ordering::SeqCst);
+    }
+
+    fn now(&self) -> u64 {
+        u64::try_from(self.started.elapsed().as_nanos()).unwrap_or(u64::MAX)
+    }
+}
+
+impl Watch {
+    /// Starts a run on the calling thread that must end by `deadline`.
+    pub(crate) fn arm(&self, deadline: Instant) {
+        let Some(deadlines) = self.deadlines.upgrade() else { return };
+        let at = deadline.saturating_duration_since(deadlines.started).as_nanos();
+        self.deadline.store(u64::try_from(at).unwrap_or(u64::MAX), Ordering::Relaxed);
+        self.thread.store(thread_id(), Ordering::Relaxed);
+        let generation = self.state.load(Ordering::Relaxed) >> 2;
+        self.state.store((generation.wrapping_add(1) << 2) | RUNNING, Ordering::SeqCst);
+        if deadlines.asleep.load(Ordering::SeqCst) {
+            let _running = deadlines.watches.lock();
+            deadlines.wake.notify_one();
+        }
+    }
+
+    /// Whether the current run was told to stop.
+    pub(crate) fn kicked(&self) -> bool {
+        self.state.load(Ordering::SeqCst) & STATE_MASK == KICKED
+    }
+
+    /// Ends the run. True: it had been told to stop.
+    pub(crate) fn disarm(&self) -> bool {
+        self.state.fetch_and(!STATE_MASK, Ordering::SeqCst) & STATE_MASK == KICKED
+    }
+
+    /// The VM is going away: its `kvm_run` page must not be touched any more.
+    pub(crate) fn retire(self: &Arc<Self>) {
+        if let Some(deadlines) = self.deadlines.upgrade() {
+            // The lock keeps the deadline thread out while the pointer goes.
+            let mut watches = deadlines.watches.lock();
+            watches.retain(|watch| !Arc::ptr_eq(watch, self));
+            self.immediate_exit.store(std::ptr::null_mut(), Ordering::SeqCst);
+        }
+    }
+
+    /// Kicks the run if it is overdue. True: there is a run.
+    fn check(&self, now: u64) -> bool {
+        let state = self.state.load(Ordering::SeqCst);
+        if state & STATE_MASK == IDLE {
+            return false;
+        }
+        if now < self.deadline.load(Ordering::Relaxed) {
+            return true;
+        }
+        let kicked = (state & !STATE_MASK) | KICKED;
+        let ours = state == kicked
+            || self
+                .state
+                .compare_exchange(state, kicked, Ordering::SeqCst, Ordering::SeqCst)
+                .is_ok();
+        if ours {
+            let flag = self.immediate_exit.load(Ordering::SeqCst);
+            if !flag.is_null() {
+                // SAFETY: the page lives until `retire`, which needs the lock that our caller
+                // holds; KVM and the VM's thread only ever access this byte as a flag.
+                unsafe { flag.write_volatile(1) };
+            }
+            kick(self.thread.load(Ordering::Relaxed));
+        }
+        true
+    }
+}
+
+/// The signal that kicks VCPUs: in the middle of the real-time range, which nobody else uses here.
+fn signal() -> i32 {
+    libc::SIGRTMIN() + 7
+}
+
+fn install_handler() -> io::Result<()> {
+    extern "C" fn nothing(_signal: i32) {}
+    // SAFETY: an all-zero sigaction is a valid value.
+    let mut action: libc::sigaction = unsafe { std::mem::zeroed() };
+    action.sa_sigaction = (nothing as extern "C" fn(i32)) as usize;
+    action.sa_flags = libc::SA_RESTART;
+    // SAFETY: installs an empty handler for a signal of ours.
+    if unsafe { libc::sigaction(signal(), &raw const action, std::ptr::null_mut()) } != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(())
+}
+
+fn kick(thread: i32) {
+    // SAFETY: the signal has a handler; a thread that is gone makes the call fail with ESRCH.
+    unsafe { libc::syscall(libc::SYS_tgkill, libc::getpid(), thread, signal()) };
+}
+
+/// This thread's id, asked of the kernel once per thread.
+fn thread_id() -> i32 {
+    thread_local! {
+        // SAFETY: a system call without arguments.
+        static ID: i32 = unsafe { libc::gettid() };
+    }
+    ID.with(|id| *id)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_overdue_run_is_kicked_and_the_next_one_is_not() {
+        let deadlines = Deadlines::start().unwrap();
+        let mut flag = 0_u8;
+        let watch = deadlines.watch(&raw mut flag);
+        watch.arm(Instant::now());
+        while !watch.kicked() {
+            std::thread::yield_now();
+        }
+        assert!(watch.disarm());
+        watch.arm(Instant::now() + Duration::from_secs(3600));
+        assert!(!watch.kicked());
+        assert!(!watch.disarm());
+        watch.retire();
+    }
+
+    #[test]
+    fn a_run_that_starts_while_the_thread_sleeps_is_kicked_too() {
+        let deadlines = Deadlines::start().unwrap();
+        while !deadlines.asleep.load(Ordering::SeqCst) {
+            std::thread::yield_now();
+        }
+        let mut flag = 0_u8;
+        let watch = deadlines.watch(&raw mut flag);
+        watch.arm(Instant::now());
+        while !watch.kicked() {
+            std::thread::yield_now();
+        }
+        watch.retire();
+    }
+}

@@ -1,0 +1,145 @@
+//! /dev/kvm as this process found it: one handle, and the facts that decide how VMs are run.
+//! Facts are found by trying, never by the names of CPUs or modules.
+
+use std::io;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use kvm_bindings::{CpuId, KVM_MAX_CPUID_ENTRIES};
+use kvm_ioctls::Kvm;
+use parking_lot::Mutex;
+
+use super::probe;
+use crate::deadline::Deadlines;
+use crate::memory::DirtyBits;
+
+/// A thread change above this makes it worth giving each VM a thread of its own.
+const CHEAP_THREAD_CHANGE: Duration = Duration::from_micros(500);
+
+/// Our fault: the host does not do what a VM needs. The VM at hand is thrown away.
+#[derive(Debug, thiserror::Error)]
+pub enum HostError {
+    /// /dev/kvm cannot be opened.
+    #[error(
+        "cannot open /dev/kvm: {0}. Load the KVM module, and give the user that runs the Varnish \
+         child (usually vcache) access: `usermod -aG kvm vcache` where the device belongs to group \
+         kvm, or run varnishd as root with `-j none`"
+    )]
+    Open(io::Error),
+    /// An ioctl failed.
+    #[error("KVM refused {call}: {error}")]
+    Call { call: &'static str, error: io::Error },
+    /// Memory for a VM could not be had.
+    #[error("cannot set up guest memory: {0}")]
+    Memory(#[from] io::Error),
+    /// Something that every CPU of the last ten years has is missing.
+    #[error("this CPU (or its KVM) lacks {0}, which every program needs")]
+    Missing(&'static str),
+    /// A VM did something that no guest should be able to cause.
+    #[error("a VM stopped in a way that no program should be able to cause: {0}")]
+    Broken(String),
+}
+
+impl HostError {
+    pub(crate) fn call(call: &'static str) -> impl FnOnce(kvm_ioctls::Error) -> Self {
+        move |error| Self::Call { call, error: io::Error::from_raw_os_error(error.errno()) }
+    }
+}
+
+/// What probing found. On a host with hardware paging the first is `Fresh`; under PVM `Sticky`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Facts {
+    /// What becomes of dirty bits that the host clears.
+    pub dirty_bits: DirtyBits,
+    /// After an OUT the instruction pointer already stands behind it.
+    pub out_completes_at_exit: bool,
+    /// SYSCALL stays in user mode and arrives as a page fault.
+    pub syscall_faults: bool,
+    /// The guest's RDTSC is the host's.
+    pub shared_tsc: bool,
+    /// How long the first run on another thread takes.
+    pub thread_change: Duration,
+}
+
+impl Facts {
+    /// Whether any thread may run any VM; otherwise each VM needs a thread of its own.
+    pub fn thread_change_is_cheap(&self) -> bool {
+        self.thread_change < CHEAP_THREAD_CHANGE
+    }
+}
+
+/// The machine that VMs run on. One per process.
+#[derive(Debug)]
+pub struct Host {
+    pub(super) kvm: Kvm,
+    pub(super) cpuid: CpuId,
+    pub(super) xcr0: u64,
+    pub(crate) deadlines: Arc<Deadlines>,
+    facts: OnceLock<Facts>,
+}
+
+static HOST: Mutex<Option<Arc<Host>>> = Mutex::new(None);
+
+impl Host {
+    /// The process's host; the first call opens /dev/kvm, probes it (some 20 ms) and starts the
+    /// deadline thread. A failure is not remembered: the next call tries again.
+    pub fn open() -> Result<Arc<Self>, HostError> {
+        let mut slot = HOST.lock();
+        if let Some(host) = &*slot {
+            return Ok(Arc::clone(host));
+        }
+        let kvm = Kvm::new()
+            .map_err(|error| HostError::Open(io::Error::from_raw_os_error(error.errno())))?;
+        let cpuid = kvm
+            .get_supported_cpuid(KVM_MAX_CPUID_ENTRIES)
+            .map_err(HostError::call("KVM_GET_SUPPORTED_CPUID"))?;
+        let xcr0 = usable_xcr0(&cpuid)?;
+        let deadlines = Deadlines::start()?;
+        let host = Arc::new(Self { kvm, cpuid, xcr0, deadlines, facts: OnceLock::new() });
+        let facts = probe::probe(&host)?;
+        let _ = host.facts.set(facts);
+        *slot = Some(Arc::clone(&host));
+        Ok(host)
+    }
+
+    /// What probing found.
+    pub fn facts(&self) -> &Facts {
+        // Until the probe is through, the assumptions that hold everywhere.
+        const CAUTIOUS: Facts = Facts {
+            dirty_bits: DirtyBits::Sticky,
+            out_completes_at_exit: false,
+            syscall_faults: false,
+            shared_tsc: false,
+            thread_change: Duration::ZERO,
+        };
+        self.facts.get().unwrap_or(&CAUTIOUS)
+    }
+
+    /// CPUID.1:EDX, what AT_HWCAP says.
+    pub(crate) fn hwcap(&self) -> u64 {
+        let leaf = self.cpuid.as_slice().iter().find(|entry| entry.function == 1);
+        leaf.map_or(0, |entry| u64::from(entry.edx))
+    }
+}
+
+/// The extended state that guests get: x87, SSE, AVX and AVX-512 as far as the host has them.
+fn usable_xcr0(cpuid: &CpuId) -> Result<u64, HostError> {
+    const X87_SSE: u64 = 0b11;
+    const WANTED: u64 = X87_SSE | 1 << 2 | 0b111 << 5;
+    const FSGSBASE: u32 = 1;
+    let find = |function, index| {
+        let mut entries = cpuid.as_slice().iter();
+        entries.find(|entry| entry.function == function && entry.index == index)
+    };
+    if find(7, 0).is_none_or(|leaf| leaf.ebx & FSGSBASE == 0) {
+        return Err(HostError::Missing("FSGSBASE"));
+    }
+    let leaf = find(0xd, 0).ok_or(HostError::Missing("XSAVE"))?;
+    let supported = u64::from(leaf.eax) & WANTED;
+    if supported & X87_SSE != X87_SSE {
+        return Err(HostError::Missing("XSAVE of SSE state"));
+    }
+    // AVX-512 is all of its three parts or none.
+    const AVX512: u64 = 0b111 << 5;
+    Ok(if supported & AVX512 == AVX512 { supported } else { supported & !AVX512 })
+}

@@ -1,0 +1,10 @@
+//! Everything that talks to /dev/kvm, and nothing else does: the host, what it can do, virtual CPUs.
+
+mod host;
+mod probe;
+mod system;
+mod vcpu;
+
+pub use host::{Facts, Host, HostError};
+pub(crate) use system::install;
+pub(crate) use vcpu::{Event, Vcpu};
