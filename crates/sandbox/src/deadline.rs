@@ -117,12 +117,20 @@ impl Deadlines {
 impl Watch {
     /// Starts a run on the calling thread that must end by `deadline`.
     pub(crate) fn arm(&self, deadline: Instant) {
-        let Some(deadlines) = self.deadlines.upgrade() else { return };
-        let at = deadline.saturating_duration_since(deadlines.started).as_nanos();
-        self.deadline.store(u64::try_from(at).unwrap_or(u64::MAX), Ordering::Relaxed);
+        let Some(deadlines) = self.deadlines.upgrade() else {
+            return;
+        };
+        let at = deadline
+            .saturating_duration_since(deadlines.started)
+            .as_nanos();
+        self.deadline
+            .store(u64::try_from(at).unwrap_or(u64::MAX), Ordering::Relaxed);
         self.thread.store(thread_id(), Ordering::Relaxed);
         let generation = self.state.load(Ordering::Relaxed) >> 2;
-        self.state.store((generation.wrapping_add(1) << 2) | RUNNING, Ordering::SeqCst);
+        self.state.store(
+            (generation.wrapping_add(1) << 2) | RUNNING,
+            Ordering::SeqCst,
+        );
         if deadlines.asleep.load(Ordering::SeqCst) {
             let _running = deadlines.watches.lock();
             deadlines.wake.notify_one();
@@ -145,7 +153,8 @@ impl Watch {
             // The lock keeps the deadline thread out while the pointer goes.
             let mut watches = deadlines.watches.lock();
             watches.retain(|watch| !Arc::ptr_eq(watch, self));
-            self.immediate_exit.store(std::ptr::null_mut(), Ordering::SeqCst);
+            self.immediate_exit
+                .store(std::ptr::null_mut(), Ordering::SeqCst);
         }
     }
 

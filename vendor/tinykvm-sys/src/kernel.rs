@@ -8,6 +8,9 @@ unsafe extern "C" {
     static tinykvm_stubs_begin: [u8; 0];
     static tinykvm_stubs_end: [u8; 0];
     static tinykvm_entry_points: EntryPoints;
+    static tinykvm_probe_begin: [u8; 0];
+    static tinykvm_probe_out: [u8; 0];
+    static tinykvm_probe_end: [u8; 0];
 }
 
 /// Offsets of the entry points: the first four from the in-guest kernel's page, the others from
@@ -31,12 +34,26 @@ pub struct EntryPoints {
 
 /// The in-guest kernel, for `TINYKVM_KERNEL`.
 pub fn kernel() -> &'static [u8] {
-    between(addr_of!(tinykvm_kernel_begin).cast(), addr_of!(tinykvm_kernel_end).cast())
+    between(
+        addr_of!(tinykvm_kernel_begin).cast(),
+        addr_of!(tinykvm_kernel_end).cast(),
+    )
 }
 
 /// The user-mode stubs, for `TINYKVM_STUBS`.
 pub fn stubs() -> &'static [u8] {
-    between(addr_of!(tinykvm_stubs_begin).cast(), addr_of!(tinykvm_stubs_end).cast())
+    between(
+        addr_of!(tinykvm_stubs_begin).cast(),
+        addr_of!(tinykvm_stubs_end).cast(),
+    )
+}
+
+/// The probe program, and the offset of its OUT instruction.
+pub fn probe() -> (&'static [u8], u64) {
+    let begin: *const u8 = addr_of!(tinykvm_probe_begin).cast();
+    let out: *const u8 = addr_of!(tinykvm_probe_out).cast();
+    let code = between(begin, addr_of!(tinykvm_probe_end).cast());
+    (code, between(begin, out).len() as u64)
 }
 
 /// Where things are in [`kernel`] and [`stubs`].

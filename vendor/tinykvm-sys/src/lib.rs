@@ -7,7 +7,7 @@ mod kernel;
 mod plain;
 mod tripwires;
 
-pub use kernel::{EntryPoints, entry_points, kernel, stubs};
+pub use kernel::{EntryPoints, entry_points, kernel, probe, stubs};
 pub use plain::{Plain, bytes_of, from_bytes};
 
 /// The headers, as bindgen reads them. Guest pointers are `u64`; no structure has padding.
@@ -27,3 +27,6 @@ pub use plain::{Plain, bytes_of, from_bytes};
 pub mod abi {
     include!(concat!(env!("OUT_DIR"), "/abi.rs"));
 }
+
+/// Placeholder that the vDSO's own commit replaces.
+pub static VDSO: &[u8] = &[];

@@ -28,7 +28,10 @@ pub enum HostError {
     Open(io::Error),
     /// An ioctl failed.
     #[error("KVM refused {call}: {error}")]
-    Call { call: &'static str, error: io::Error },
+    Call {
+        call: &'static str,
+        error: io::Error,
+    },
     /// Memory for a VM could not be had.
     #[error("cannot set up guest memory: {0}")]
     Memory(#[from] io::Error),
@@ -42,7 +45,10 @@ pub enum HostError {
 
 impl HostError {
     pub(crate) fn call(call: &'static str) -> impl FnOnce(kvm_ioctls::Error) -> Self {
-        move |error| Self::Call { call, error: io::Error::from_raw_os_error(error.errno()) }
+        move |error| Self::Call {
+            call,
+            error: io::Error::from_raw_os_error(error.errno()),
+        }
     }
 }
 
@@ -95,7 +101,13 @@ impl Host {
             .map_err(HostError::call("KVM_GET_SUPPORTED_CPUID"))?;
         let xcr0 = usable_xcr0(&cpuid)?;
         let deadlines = Deadlines::start()?;
-        let host = Arc::new(Self { kvm, cpuid, xcr0, deadlines, facts: OnceLock::new() });
+        let host = Arc::new(Self {
+            kvm,
+            cpuid,
+            xcr0,
+            deadlines,
+            facts: OnceLock::new(),
+        });
         let facts = probe::probe(&host)?;
         let _ = host.facts.set(facts);
         *slot = Some(Arc::clone(&host));
@@ -117,7 +129,11 @@ impl Host {
 
     /// CPUID.1:EDX, what AT_HWCAP says.
     pub(crate) fn hwcap(&self) -> u64 {
-        let leaf = self.cpuid.as_slice().iter().find(|entry| entry.function == 1);
+        let leaf = self
+            .cpuid
+            .as_slice()
+            .iter()
+            .find(|entry| entry.function == 1);
         leaf.map_or(0, |entry| u64::from(entry.edx))
     }
 }
@@ -126,14 +142,10 @@ impl Host {
 fn usable_xcr0(cpuid: &CpuId) -> Result<u64, HostError> {
     const X87_SSE: u64 = 0b11;
     const WANTED: u64 = X87_SSE | 1 << 2 | 0b111 << 5;
-    const FSGSBASE: u32 = 1;
     let find = |function, index| {
         let mut entries = cpuid.as_slice().iter();
         entries.find(|entry| entry.function == function && entry.index == index)
     };
-    if find(7, 0).is_none_or(|leaf| leaf.ebx & FSGSBASE == 0) {
-        return Err(HostError::Missing("FSGSBASE"));
-    }
     let leaf = find(0xd, 0).ok_or(HostError::Missing("XSAVE"))?;
     let supported = u64::from(leaf.eax) & WANTED;
     if supported & X87_SSE != X87_SSE {
@@ -141,5 +153,9 @@ fn usable_xcr0(cpuid: &CpuId) -> Result<u64, HostError> {
     }
     // AVX-512 is all of its three parts or none.
     const AVX512: u64 = 0b111 << 5;
-    Ok(if supported & AVX512 == AVX512 { supported } else { supported & !AVX512 })
+    Ok(if supported & AVX512 == AVX512 {
+        supported
+    } else {
+        supported & !AVX512
+    })
 }

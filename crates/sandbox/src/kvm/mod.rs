@@ -6,5 +6,6 @@ mod system;
 mod vcpu;
 
 pub use host::{Facts, Host, HostError};
-pub(crate) use system::install;
+pub(crate) use probe::host_tsc;
+pub(crate) use system::{install, write_return_frame};
 pub(crate) use vcpu::{Event, Vcpu};

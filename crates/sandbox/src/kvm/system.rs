@@ -42,10 +42,8 @@ pub(crate) fn install(memory: &mut Memory) -> io::Result<()> {
 /// GDT and TSS: Linux's selectors, and a TSS whose I/O bitmap opens the hypercall port.
 fn descriptor_tables() -> Vec<u8> {
     let tss = layout::TSS;
-    let tss_descriptor = u64::from(TSS_LIMIT)
-        | (tss & 0xff_ffff) << 16
-        | 0x8b << 40
-        | (tss >> 24 & 0xff) << 56;
+    let tss_descriptor =
+        u64::from(TSS_LIMIT) | (tss & 0xff_ffff) << 16 | 0x8b << 40 | (tss >> 24 & 0xff) << 56;
     let gdt: [u64; 10] = [
         0,
         0,
@@ -59,7 +57,10 @@ fn descriptor_tables() -> Vec<u8> {
         0,
     ];
     let mut page: Vec<u8> = gdt.iter().flat_map(|entry| entry.to_le_bytes()).collect();
-    page.resize(usize::from(u16::try_from(tss - layout::GDT).unwrap_or(u16::MAX)), 0);
+    page.resize(
+        usize::from(u16::try_from(tss - layout::GDT).unwrap_or(u16::MAX)),
+        0,
+    );
     let mut segment = vec![0; 104];
     put(&mut segment, 4, &layout::KERNEL_STACK_TOP.to_le_bytes()); // RSP0
     put(&mut segment, 36, &layout::KERNEL_STACK_TOP.to_le_bytes()); // IST1
@@ -116,8 +117,14 @@ pub(super) fn special_registers(now: kvm_sregs, fs_base: u64, gs_base: u64) -> k
     sregs.ss = data;
     sregs.ds = data;
     sregs.es = data;
-    sregs.fs = kvm_segment { base: fs_base, ..data };
-    sregs.gs = kvm_segment { base: gs_base, ..data };
+    sregs.fs = kvm_segment {
+        base: fs_base,
+        ..data
+    };
+    sregs.gs = kvm_segment {
+        base: gs_base,
+        ..data
+    };
     sregs.tr = kvm_segment {
         base: layout::TSS,
         limit: u32::from(TSS_LIMIT),
@@ -126,7 +133,10 @@ pub(super) fn special_registers(now: kvm_sregs, fs_base: u64, gs_base: u64) -> k
         present: 1,
         ..Default::default()
     };
-    sregs.ldt = kvm_segment { unusable: 1, ..Default::default() };
+    sregs.ldt = kvm_segment {
+        unusable: 1,
+        ..Default::default()
+    };
     sregs.gdt.base = layout::GDT;
     sregs.gdt.limit = 10 * 8 - 1;
     sregs.idt.base = layout::IDT;

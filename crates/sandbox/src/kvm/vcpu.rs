@@ -2,6 +2,7 @@
 //! page (KVM API, KVM_CAP_SYNC_REGS), so that entering a guest costs KVM_RUN and nothing else.
 
 use std::io;
+use std::os::fd::AsRawFd;
 
 use kvm_bindings::{
     KVM_VCPU_TSC_CTRL, KVM_VCPU_TSC_OFFSET, Msrs, kvm_device_attr, kvm_msr_entry, kvm_regs,
@@ -14,6 +15,9 @@ use super::system;
 use crate::layout;
 use crate::memory::Memory;
 use tinykvm_sys::abi;
+
+/// `_IOW(KVMIO, 0xe1, struct kvm_device_attr)`; kvm-ioctls has it for other architectures only.
+const KVM_SET_DEVICE_ATTR: libc::c_ulong = 0x4018_aee1;
 
 /// Why the virtual CPU stopped.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -43,16 +47,37 @@ pub(crate) struct Vcpu {
 impl Vcpu {
     /// A VM over `memory`, ready to be entered through [`Self::set_entry`].
     pub(crate) fn new(host: &Host, memory: &Memory) -> Result<Self, HostError> {
-        let vm = host.kvm.create_vm().map_err(HostError::call("KVM_CREATE_VM"))?;
-        let cpu = vm.create_vcpu(0).map_err(HostError::call("KVM_CREATE_VCPU"))?;
-        let mut vcpu = Self { cpu, vm, ioctls: 2, runs: 0 };
+        let vm = host
+            .kvm
+            .create_vm()
+            .map_err(HostError::call("KVM_CREATE_VM"))?;
+        let cpu = vm
+            .create_vcpu(0)
+            .map_err(HostError::call("KVM_CREATE_VCPU"))?;
+        let mut vcpu = Self {
+            cpu,
+            vm,
+            ioctls: 2,
+            runs: 0,
+        };
         vcpu.set_memory(memory)?;
-        vcpu.cpu.set_cpuid2(&host.cpuid).map_err(HostError::call("KVM_SET_CPUID2"))?;
-        let mut xcrs = kvm_xcrs { nr_xcrs: 1, ..Default::default() };
+        vcpu.cpu
+            .set_cpuid2(&host.cpuid)
+            .map_err(HostError::call("KVM_SET_CPUID2"))?;
+        let mut xcrs = kvm_xcrs {
+            nr_xcrs: 1,
+            ..Default::default()
+        };
         if let Some(first) = xcrs.xcrs.first_mut() {
-            *first = kvm_xcr { xcr: 0, value: host.xcr0, ..Default::default() };
+            *first = kvm_xcr {
+                xcr: 0,
+                value: host.xcr0,
+                ..Default::default()
+            };
         }
-        vcpu.cpu.set_xcrs(&xcrs).map_err(HostError::call("KVM_SET_XCRS"))?;
+        vcpu.cpu
+            .set_xcrs(&xcrs)
+            .map_err(HostError::call("KVM_SET_XCRS"))?;
         vcpu.set_msrs()?;
         vcpu.share_tsc();
         vcpu.cpu.set_sync_valid_reg(SyncReg::Register);
@@ -93,14 +118,22 @@ impl Vcpu {
         // IF, TF, DF, NT and AC are clear inside the kernel.
         const MASKED_FLAGS: u64 = 0x4_4700;
         let selectors = u64::from(abi::TINYKVM_KERNEL_CS) << 32 | 0x23 << 48;
-        let entry = |index, data| kvm_msr_entry { index, data, ..Default::default() };
+        let entry = |index, data| kvm_msr_entry {
+            index,
+            data,
+            ..Default::default()
+        };
         let msrs = Msrs::from_entries(&[
             entry(STAR, selectors),
             entry(LSTAR, layout::KERNEL + tinykvm_sys::entry_points().syscall),
             entry(SFMASK, MASKED_FLAGS),
         ])
         .map_err(|_| HostError::Memory(io::ErrorKind::OutOfMemory.into()))?;
-        match self.cpu.set_msrs(&msrs).map_err(HostError::call("KVM_SET_MSRS"))? {
+        match self
+            .cpu
+            .set_msrs(&msrs)
+            .map_err(HostError::call("KVM_SET_MSRS"))?
+        {
             3 => Ok(()),
             _ => Err(HostError::Missing("the SYSCALL registers")),
         }
@@ -116,7 +149,14 @@ impl Vcpu {
             addr: (&raw const offset).addr() as u64,
             flags: 0,
         };
-        let _ = self.cpu.set_device_attr(&attribute);
+        // SAFETY: a valid ioctl on our VCPU; the attribute and the offset it points to live here.
+        unsafe {
+            libc::ioctl(
+                self.cpu.as_raw_fd(),
+                KVM_SET_DEVICE_ATTR,
+                &raw const attribute,
+            )
+        };
     }
 
     /// Makes the next run start at CPL 0 with these registers and clean segments.
@@ -165,18 +205,24 @@ impl Vcpu {
     /// Segments, control registers and CR2.
     pub(crate) fn special(&mut self) -> Result<kvm_sregs, HostError> {
         self.ioctls += 1;
-        self.cpu.get_sregs().map_err(HostError::call("KVM_GET_SREGS"))
+        self.cpu
+            .get_sregs()
+            .map_err(HostError::call("KVM_GET_SREGS"))
     }
 
     pub(crate) fn set_special(&mut self, sregs: &kvm_sregs) -> Result<(), HostError> {
         self.ioctls += 1;
-        self.cpu.set_sregs(sregs).map_err(HostError::call("KVM_SET_SREGS"))
+        self.cpu
+            .set_sregs(sregs)
+            .map_err(HostError::call("KVM_SET_SREGS"))
     }
 
     /// The extended state in the standard format of XSAVE.
     pub(crate) fn extended_state(&mut self) -> Result<kvm_xsave, HostError> {
         self.ioctls += 1;
-        self.cpu.get_xsave().map_err(HostError::call("KVM_GET_XSAVE"))
+        self.cpu
+            .get_xsave()
+            .map_err(HostError::call("KVM_GET_XSAVE"))
     }
 
     /// The TSC frequency in kHz, if KVM knows it.

@@ -220,9 +220,14 @@ impl Memory {
             SystemPage::UserCode => paging::USER,
             SystemPage::UserData => paging::USER | paging::NO_EXECUTE,
         };
-        self.backing.set_word(slot, at | bits | paging::PRESENT | paging::ACCESSED);
+        self.backing
+            .set_word(slot, at | bits | paging::PRESENT | paging::ACCESSED);
         let fits = content.len() <= 4096 && self.backing.copy_in(GuestPhys::new(at), content);
-        if fits { Ok(()) } else { Err(io::Error::from(io::ErrorKind::InvalidInput)) }
+        if fits {
+            Ok(())
+        } else {
+            Err(io::Error::from(io::ErrorKind::InvalidInput))
+        }
     }
 
     /// Guest-physical size in bytes: what the memory slot spans.
@@ -257,6 +262,16 @@ impl Memory {
             let wanted = paging::PRESENT | paging::USER;
             entry & (wanted | paging::NO_EXECUTE) == wanted
         })
+    }
+
+    /// Whether the page at `at` was written; takes the dirty bit away. For the probe.
+    pub(crate) fn take_dirty_bit(&self, at: GuestVirt) -> bool {
+        let Some(slot) = paging::leaf(&self.backing, at) else {
+            return false;
+        };
+        let entry = self.backing.word(slot);
+        self.backing.set_word(slot, entry & !paging::DIRTY);
+        entry & paging::DIRTY != 0
     }
 
     /// Bytes of pages written since the fork or the last reset; may be called while the VM runs.

@@ -1,0 +1,33 @@
+//! What a VM asks of the code around it.
+
+use crate::{Fault, Memory, Regs};
+
+/// The guest at the moment of a hypercall.
+#[derive(Debug)]
+pub struct VmCall<'a> {
+    /// The guest's registers: arguments in RDI, RSI, RDX, RCX, R8, R9, the result goes to RAX.
+    pub regs: &'a mut Regs,
+    /// The guest's memory.
+    pub memory: &'a mut Memory,
+}
+
+/// What happens after a hypercall.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Action {
+    /// The guest runs on.
+    Continue,
+    /// The run ends here; the guest can be continued later.
+    Stop,
+    /// The run ends with this fault.
+    Fault(Fault),
+}
+
+/// The services behind hypercalls, and where a program's output goes.
+pub trait Hypercalls {
+    /// Answers hypercall `number`.
+    fn hypercall(&mut self, vm: &mut VmCall<'_>, number: u32) -> Action;
+
+    /// Takes what the program wrote to its standard output (1) or error (2). How much that may be
+    /// is limited by the caller.
+    fn output(&mut self, stream: u8, text: &[u8]);
+}
