@@ -52,3 +52,28 @@ fn a_program_is_compiled_once() {
 fn a_program_that_does_not_compile_shows_why() {
     guests::compile_text("broken", "nonsense x;", Compiler::Gcc, &[]);
 }
+
+#[test]
+fn the_examples_compile_as_their_guide_says() {
+    let repository = guests::repository();
+    let out = guests::output_directory().join(format!("example-{}", std::process::id()));
+    for compiler in ["gcc", "clang", "musl-gcc"] {
+        let status = std::process::Command::new(compiler)
+            .current_dir(&repository)
+            .args([
+                "-static",
+                "-O2",
+                "-Wall",
+                "-Wextra",
+                "-Werror",
+                "-I",
+                "guest/c/include",
+            ])
+            .args(["examples/hello/hello.c", "-o"])
+            .arg(&out)
+            .status()
+            .unwrap();
+        assert!(status.success(), "{compiler}");
+    }
+    std::fs::remove_file(out).unwrap();
+}
