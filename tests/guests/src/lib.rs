@@ -200,7 +200,8 @@ fn install(path: &Path, make: impl FnOnce(&Path) -> std::io::Result<()>) {
     static COUNTER: AtomicU32 = AtomicU32::new(0);
     let mut temporary = OsString::from(path);
     let number = COUNTER.fetch_add(1, Ordering::Relaxed);
-    temporary.push(format!(".{}.{number}.tmp", std::process::id()));
+    // One dot only: rustc names its object files after what stands before the second-last one.
+    temporary.push(format!("-{}-{number}.tmp", std::process::id()));
     make(Path::new(&temporary))
         .and_then(|()| fs::rename(&temporary, path))
         .unwrap_or_else(|error| panic!("{}: {error}", path.display()));
