@@ -208,6 +208,29 @@ layouts! {
     }
 }
 
+macro_rules! frame {
+    ($($field:ident = $offset:ident,)*) => {
+        $(const _: () = assert!(
+            offset_of!(abi::tinykvm_frame, $field) == abi::$offset as usize,
+            concat!("tinykvm_layout.h: ", stringify!($offset), " is not where the field is")
+        );)*
+    };
+}
+
+// Internal, so free to move; but assembly and C must move together.
+frame! {
+    rax = TINYKVM_FRAME_RAX,
+    rcx = TINYKVM_FRAME_RCX,
+    rdx = TINYKVM_FRAME_RDX,
+    r11 = TINYKVM_FRAME_R11,
+    target = TINYKVM_FRAME_TARGET,
+    fs_base = TINYKVM_FRAME_FS_BASE,
+    gs_base = TINYKVM_FRAME_GS_BASE,
+    flush = TINYKVM_FRAME_FLUSH,
+    clock = TINYKVM_FRAME_CLOCK,
+    random = TINYKVM_FRAME_RANDOM,
+}
+
 #[cfg(test)]
 mod tests {
     use super::NAMES;
