@@ -20,7 +20,9 @@ use std::time::{Duration, Instant};
 use parking_lot::{Condvar, Mutex};
 
 /// How often running VMs are looked at: the precision of deadlines.
-const TICK: Duration = Duration::from_millis(1);
+const TICK: Duration = Duration::from_millis(4);
+/// The same while a VM may be close to its memory limit.
+const SHORT_TICK: Duration = Duration::from_millis(1);
 /// Without any armed watch for so many ticks the thread sleeps until the next one is armed.
 const IDLE_TICKS: u32 = 50;
 
@@ -34,8 +36,10 @@ const STATE_MASK: u64 = 3;
 pub(crate) struct Watch {
     /// Generation of the run in the upper bits, IDLE, RUNNING or KICKED in the lowest two.
     state: AtomicU64,
-    /// Nanoseconds since the thread's start.
+    /// When the run must have ended, in nanoseconds since the thread's start.
     deadline: AtomicU64,
+    /// When the run is interrupted once, without being ended, to look at its memory.
+    memory_check: AtomicU64,
     thread: AtomicI32,
     /// `immediate_exit` of the VM's `kvm_run` page; null once the VM is gone.
     immediate_exit: AtomicPtr<u8>,
@@ -78,6 +82,7 @@ impl Deadlines {
         let watch = Arc::new(Watch {
             state: AtomicU64::new(IDLE),
             deadline: AtomicU64::new(u64::MAX),
+            memory_check: AtomicU64::new(u64::MAX),
             thread: AtomicI32::new(0),
             immediate_exit: AtomicPtr::new(flag),
             deadlines: Arc::downgrade(self),
@@ -93,20 +98,22 @@ impl Deadlines {
         let mut watches = self.watches.lock();
         while idle < idle_ticks {
             let now = self.now();
-            let mut armed = false;
-            for watch in watches.iter() {
-                armed |= watch.check(now);
-            }
-            idle = if armed { 0 } else { idle + 1 };
-            self.wake.wait_for(&mut watches, TICK);
+            let due = watches.iter().filter_map(|watch| watch.check(now)).min();
+            idle = if due.is_some() { 0 } else { idle + 1 };
+            let wait = due.map_or(TICK, |due| Duration::from_nanos(due.saturating_sub(now)));
+            self.wake.wait_for(&mut watches, wait.clamp(SHORT_TICK, TICK));
         }
         self.asleep.store(true, Ordering::SeqCst);
         let now = self.now();
-        if !watches.iter().any(|watch| watch.check(now)) {
+        if watches.iter().all(|watch| watch.check(now).is_none()) {
             // The time-out only bounds how long this thread outlives the last VM.
             self.wake.wait_for(&mut watches, Duration::from_secs(10));
         }
         self.asleep.store(false, Ordering::SeqCst);
+    }
+
+    fn after(&self, delay: Duration) -> u64 {
+        self.now().saturating_add(u64::try_from(delay.as_nanos()).unwrap_or(u64::MAX))
     }
 
     fn now(&self) -> u64 {
@@ -137,6 +144,13 @@ impl Watch {
         }
     }
 
+    /// The run's memory was looked at; do it again after `delay`.
+    pub(crate) fn check_memory_in(&self, delay: Duration) {
+        if let Some(deadlines) = self.deadlines.upgrade() {
+            self.memory_check.store(deadlines.after(delay), Ordering::Relaxed);
+        }
+    }
+
     /// Whether the current run was told to stop.
     pub(crate) fn kicked(&self) -> bool {
         self.state.load(Ordering::SeqCst) & STATE_MASK == KICKED
@@ -158,31 +172,43 @@ impl Watch {
         }
     }
 
-    /// Kicks the run if it is overdue. True: there is a run.
-    fn check(&self, now: u64) -> bool {
+    /// Kicks the run if it is overdue, interrupts it if its memory is to be looked at. When to look
+    /// at it next, if there is a run.
+    fn check(&self, now: u64) -> Option<u64> {
         let state = self.state.load(Ordering::SeqCst);
         if state & STATE_MASK == IDLE {
-            return false;
+            return None;
         }
-        if now < self.deadline.load(Ordering::Relaxed) {
-            return true;
-        }
-        let kicked = (state & !STATE_MASK) | KICKED;
-        let ours = state == kicked
-            || self
-                .state
-                .compare_exchange(state, kicked, Ordering::SeqCst, Ordering::SeqCst)
-                .is_ok();
-        if ours {
-            let flag = self.immediate_exit.load(Ordering::SeqCst);
-            if !flag.is_null() {
-                // SAFETY: the page lives until `retire`, which needs the lock that our caller
-                // holds; KVM and the VM's thread only ever access this byte as a flag.
-                unsafe { flag.write_volatile(1) };
+        let deadline = self.deadline.load(Ordering::Relaxed);
+        let memory_check = self.memory_check.load(Ordering::Relaxed);
+        if now >= deadline {
+            let kicked = (state & !STATE_MASK) | KICKED;
+            let swap = self.state.compare_exchange(
+                state,
+                kicked,
+                Ordering::SeqCst,
+                Ordering::SeqCst,
+            );
+            // A run that ended meanwhile is not kicked; one that was kicked already and still runs
+            // gets the signal again.
+            if swap.is_ok() {
+                self.interrupt();
             }
-            kick(self.thread.load(Ordering::Relaxed));
+        } else if now >= memory_check {
+            self.interrupt();
         }
-        true
+        Some(deadline.min(memory_check))
+    }
+
+    /// Makes KVM_RUN return. Harmless when it comes late.
+    fn interrupt(&self) {
+        let flag = self.immediate_exit.load(Ordering::SeqCst);
+        if !flag.is_null() {
+            // SAFETY: the page lives until `retire`, which needs the lock that our caller holds;
+            // KVM and the VM's thread only ever access this byte as a flag.
+            unsafe { flag.write_volatile(1) };
+        }
+        kick(self.thread.load(Ordering::Relaxed));
     }
 }
 
@@ -227,12 +253,12 @@ mod tests {
         let deadlines = Deadlines::start().unwrap();
         let mut flag = 0_u8;
         let watch = deadlines.watch(&raw mut flag);
-        watch.arm(Instant::now());
+        watch.arm(Instant::now(), Duration::MAX);
         while !watch.kicked() {
             std::thread::yield_now();
         }
         assert!(watch.disarm());
-        watch.arm(Instant::now() + Duration::from_secs(3600));
+        watch.arm(Instant::now() + Duration::from_secs(3600), Duration::MAX);
         assert!(!watch.kicked());
         assert!(!watch.disarm());
         watch.retire();
@@ -246,7 +272,7 @@ mod tests {
         }
         let mut flag = 0_u8;
         let watch = deadlines.watch(&raw mut flag);
-        watch.arm(Instant::now());
+        watch.arm(Instant::now(), Duration::MAX);
         while !watch.kicked() {
             std::thread::yield_now();
         }

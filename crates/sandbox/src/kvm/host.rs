@@ -2,6 +2,7 @@
 //! Facts are found by trying, never by the names of CPUs or modules.
 
 use std::io;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -82,6 +83,7 @@ pub struct Host {
     pub(super) xcr0: u64,
     pub(crate) deadlines: Arc<Deadlines>,
     facts: OnceLock<Facts>,
+    tsc_khz: AtomicU64,
 }
 
 static HOST: Mutex<Option<Arc<Host>>> = Mutex::new(None);
@@ -125,6 +127,15 @@ impl Host {
             thread_change: Duration::ZERO,
         };
         self.facts.get().unwrap_or(&CAUTIOUS)
+    }
+
+    /// How fast the TSC of guests runs, as far as KVM knows; otherwise 0.
+    pub(crate) fn tsc_khz(&self) -> u64 {
+        self.tsc_khz.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn set_tsc_khz(&self, khz: u64) {
+        self.tsc_khz.store(khz, Ordering::Relaxed);
     }
 
     /// CPUID.1:EDX, what AT_HWCAP says.

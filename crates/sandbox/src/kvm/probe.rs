@@ -46,6 +46,7 @@ pub(super) fn probe(host: &Arc<Host>) -> Result<Facts, HostError> {
         DirtyBits::Sticky
     };
     let syscall_faults = probe.syscall_faults;
+    host.set_tsc_khz(probe.vcpu.tsc_khz().unwrap_or(0).into());
     let thread_change = probe.thread_change()?;
     Ok(Facts {
         dirty_bits,

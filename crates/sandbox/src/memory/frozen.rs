@@ -202,6 +202,11 @@ impl Frozen {
         u64::from(pages) * PAGE_SIZE
     }
 
+    /// Whether user mode may fetch instructions at `at`.
+    pub(crate) fn is_executable(&self, at: GuestVirt) -> bool {
+        paging::is_executable(&self.source, at)
+    }
+
     /// Where the host puts what belongs to a request: guest-virtual, zero in a fresh fork.
     pub(crate) fn request_area(&self) -> Range<u64> {
         self.request_area.clone()
@@ -226,11 +231,5 @@ impl Frozen {
         } else {
             memory.zero(at, PAGE_SIZE)
         }
-    }
-
-    /// Whether a page-table word of the image differs from a fork's in more than A and D bits.
-    #[cfg(test)]
-    pub(super) fn source(&self) -> &Backing {
-        &self.source
     }
 }

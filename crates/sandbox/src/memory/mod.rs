@@ -257,11 +257,7 @@ impl Memory {
 
     /// Whether user mode may fetch instructions at `at`.
     pub fn is_executable(&self, at: GuestVirt) -> bool {
-        paging::leaf(&self.backing, at).is_some_and(|slot| {
-            let entry = self.backing.word(slot);
-            let wanted = paging::PRESENT | paging::USER;
-            entry & (wanted | paging::NO_EXECUTE) == wanted
-        })
+        paging::is_executable(&self.backing, at)
     }
 
     /// Whether the page at `at` was written; takes the dirty bit away. For the probe.

@@ -1,0 +1,60 @@
+//! An image: a program that has started, stands where it waits for requests, and never changes
+//! again. Request VMs are forked from it.
+
+use std::sync::Arc;
+
+use crate::kvm::{Facts, Host, HostError};
+use crate::linux::{FsBase, Process};
+use crate::memory::Frozen;
+use crate::vm::Vm;
+use crate::{GuestVirt, Regs};
+
+/// A frozen main VM.
+#[derive(Debug)]
+pub struct Image {
+    pub(crate) host: Arc<Host>,
+    pub(crate) frozen: Arc<Frozen>,
+    pub(crate) process: Process,
+    /// As they are behind the call in which the program waits.
+    pub(crate) regs: Regs,
+    pub(crate) bases: FsBase,
+    pub(crate) limits: RequestLimits,
+}
+
+/// What each request VM may use.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RequestLimits {
+    /// Bytes that one request may write, its own data included.
+    pub memory: u64,
+    /// Bytes that a VM keeps for its next request; what it wrote beyond that is given back to the
+    /// host, which makes the next request slower.
+    pub keep: u64,
+}
+
+impl Image {
+    /// A request VM that looks as this image does.
+    pub fn fork(self: &Arc<Self>) -> Result<Vm, HostError> {
+        Vm::fork(Arc::clone(self))
+    }
+
+    /// Bytes of memory that the image takes, once for all its forks.
+    pub fn bytes(&self) -> u64 {
+        self.frozen.content_bytes()
+    }
+
+    /// What the host does where hosts differ.
+    pub fn facts(&self) -> &Facts {
+        self.host.facts()
+    }
+
+    /// Where the program stopped when it was frozen: general registers, after the call in which it
+    /// waits for requests.
+    pub fn registers(&self) -> &Regs {
+        &self.regs
+    }
+
+    /// Whether `address` can be a function of the program.
+    pub fn is_code(&self, address: GuestVirt) -> bool {
+        self.frozen.is_executable(address)
+    }
+}

@@ -1,0 +1,391 @@
+//! One VM being run: the loop around KVM_RUN that main VMs and request VMs share.
+//!
+//! Where the CPU stands when it stops decides how it is entered next: after a hypercall it is in
+//! user mode and general registers are enough; anywhere else the next entry starts over at CPL 0.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::address::{GuestPhys, GuestVirt, PAGE_SIZE};
+use crate::deadline::Watch;
+use crate::entry::Frame;
+use crate::kvm::{Event, Host, HostError, Vcpu, write_return_frame};
+use crate::layout;
+use crate::linux::{self, FsBase, Outcome, Process};
+use crate::memory::{DirtyBits, Memory, Wiped};
+use crate::{Action, Fault, Hypercalls, Regs, VmCall};
+use tinykvm_sys::abi;
+
+/// Linux system calls that may come through the hypercall port.
+const SYSTEM_CALLS: u32 = 512;
+const ARCH_PRCTL: u64 = 158;
+
+/// How a run ended without a fault.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Exit {
+    /// This hypercall's handler stopped the VM.
+    Stopped(u32),
+    /// The called function returned.
+    Returned {
+        /// Its result.
+        rax: u64,
+        /// The second half of a two-word result.
+        rdx: u64,
+    },
+}
+
+/// What a VM has cost so far.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// KVM_RUN ioctls.
+    pub kvm_runs: u64,
+    /// Other ioctls on the VM or its virtual CPU.
+    pub ioctls: u64,
+    /// Exceptions that reached the host.
+    pub exceptions: u64,
+    /// Linux system calls.
+    pub system_calls: u64,
+    /// Hypercalls.
+    pub hypercalls: u64,
+    /// Resets.
+    pub resets: u64,
+    /// Resets that gave all private memory back.
+    pub full_resets: u64,
+    /// Pages that resets found dirty.
+    pub dirty_pages: u64,
+}
+
+#[derive(Debug)]
+pub(crate) struct Machine {
+    // Dropped first: KVM must let go of the memory before it is unmapped.
+    pub(crate) vcpu: Vcpu,
+    pub(crate) memory: Memory,
+    pub(crate) process: Process,
+    pub(crate) regs: Regs,
+    pub(crate) counters: Counters,
+    watch: Arc<Watch>,
+    stands: Stands,
+    limit: MemoryLimit,
+}
+
+/// Where the virtual CPU stopped last.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stands {
+    /// Behind a hypercall's OUT, at CPL 3.
+    InUserMode,
+    /// At CPL 0, or it has not run yet.
+    InKernel,
+    /// Nobody knows: the VM cannot be used any more.
+    Nowhere,
+}
+
+/// What a VM may use before it is stopped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum MemoryLimit {
+    /// Bytes of the image that a main VM may touch.
+    Image(u64),
+    /// Bytes that a request may write.
+    Dirty(u64),
+}
+
+impl MemoryLimit {
+    fn bytes(self) -> u64 {
+        match self {
+            Self::Image(bytes) | Self::Dirty(bytes) => bytes,
+        }
+    }
+
+    fn used(self, memory: &Memory) -> u64 {
+        match self {
+            Self::Image(_) => memory.resident_image_bytes(),
+            Self::Dirty(_) => memory.dirty_bytes(),
+        }
+    }
+
+    /// How long a guest needs at least to use up what is left, at some GiB/s.
+    fn time_to_exceed(self, used: u64) -> Duration {
+        let pages = self.bytes().saturating_sub(used) / PAGE_SIZE;
+        Duration::from_nanos(pages.saturating_mul(500))
+            .clamp(Duration::from_millis(1), Duration::from_millis(50))
+    }
+}
+
+impl Machine {
+    pub(crate) fn new(
+        host: &Host,
+        memory: Memory,
+        process: Process,
+        limit: MemoryLimit,
+    ) -> Result<Self, HostError> {
+        let mut vcpu = Vcpu::new(host, &memory)?;
+        let watch = host.deadlines.watch(vcpu.immediate_exit());
+        Ok(Self {
+            vcpu,
+            memory,
+            process,
+            regs: Regs::default(),
+            counters: Counters::default(),
+            watch,
+            stands: Stands::InKernel,
+            limit,
+        })
+    }
+
+    /// Makes the next run start in user mode at `rip`, straight away.
+    pub(crate) fn start_at(&mut self, rip: u64, rsp: u64) {
+        let frame = write_return_frame(&self.memory, rip, rsp);
+        let enter = layout::KERNEL + tinykvm_sys::entry_points().enter;
+        self.regs = Regs { rip: enter, rsp: frame, rflags: 2, ..Default::default() };
+        self.vcpu.set_entry(&self.regs, 0, 0);
+    }
+
+    /// Makes the next run start as `regs` say, through the entry stub, which restores what user
+    /// mode may have changed besides general registers.
+    pub(crate) fn enter(&mut self, regs: &Regs, frame: &Frame) {
+        const FLAGS: u64 = 0x202;
+        let page = frame.page(regs);
+        self.memory.write_system(GuestPhys::new(layout::FRAME), tinykvm_sys::bytes_of(&page));
+        let stub = layout::STUBS + tinykvm_sys::entry_points().entry_stub;
+        if self.stands == Stands::InUserMode {
+            self.regs = Regs { rip: stub, rflags: FLAGS, ..*regs };
+        } else {
+            let at = write_return_frame(&self.memory, stub, regs.rsp);
+            let enter = layout::KERNEL + tinykvm_sys::entry_points().enter;
+            self.regs = Regs { rip: enter, rsp: at, rflags: 2, ..*regs };
+            self.vcpu.set_entry(&self.regs, 0, 0);
+        }
+    }
+
+    /// Makes memory and process those of the image again.
+    pub(crate) fn reset(
+        &mut self,
+        frozen: &Process,
+        bits: DirtyBits,
+        keep_pages: u64,
+    ) -> Result<Wiped, HostError> {
+        // Every field has its line here; `docs/reset-inventory.md` says the same in words.
+        let Self {
+            vcpu: _,   // registers: set at every entry, extended ones by the entry stub
+            memory,    // copied back
+            process,   // restored
+            regs: _,   // set at every entry
+            counters,  // kept: they are about the VM, not the request
+            watch: _,  // armed at every run
+            stands: _, // decides how the next entry is made
+            limit: _,  // constant
+        } = self;
+        process.reset_to(frozen);
+        let wiped = memory.reset(bits, keep_pages)?;
+        counters.resets += 1;
+        counters.dirty_pages += wiped.pages;
+        if wiped.full {
+            counters.full_resets += 1;
+            self.vcpu.forget_memory(&self.memory)?;
+        }
+        Ok(wiped)
+    }
+
+    /// Whether the VM can be run again at all.
+    pub(crate) fn is_sound(&self) -> bool {
+        self.stands != Stands::Nowhere
+    }
+
+    /// All counters, those of the virtual CPU included.
+    pub(crate) fn counters(&self) -> Counters {
+        let (kvm_runs, ioctls) = self.vcpu.calls();
+        Counters { kvm_runs, ioctls, ..self.counters }
+    }
+
+    /// Runs from where the registers stand until a handler stops the VM, the called function
+    /// returns, or the guest does something wrong.
+    pub(crate) fn run(
+        &mut self,
+        deadline: Instant,
+        calls: &mut dyn Hypercalls,
+    ) -> Result<Exit, Fault> {
+        self.watch.arm(deadline, self.limit.time_to_exceed(0));
+        let result = self.run_armed(deadline, calls);
+        self.watch.disarm();
+        result
+    }
+
+    fn run_armed(
+        &mut self,
+        deadline: Instant,
+        calls: &mut dyn Hypercalls,
+    ) -> Result<Exit, Fault> {
+        if self.stands == Stands::Nowhere {
+            return Err(Fault::Machine("the VM had stopped before".into()));
+        }
+        loop {
+            self.vcpu.set_regs(&self.regs);
+            let event = self.vcpu.run();
+            self.regs = self.vcpu.regs();
+            match event {
+                Event::Hypercall => {
+                    self.stands = Stands::InUserMode;
+                    if let Some(exit) = self.hypercall(deadline, calls)? {
+                        return Ok(exit);
+                    }
+                }
+                Event::SystemCall => {
+                    self.stands = Stands::InKernel;
+                    // Host B: the flush that needs none there.
+                    if self.regs.rax != u64::from(abi::TINYKVM_SYSCALL_FLUSH) {
+                        self.system_call(self.regs.rax, self.regs.r10, deadline, calls)?;
+                    }
+                }
+                Event::Exception(vector) => {
+                    self.stands = Stands::InKernel;
+                    self.counters.exceptions += 1;
+                    return Err(self.exception(vector));
+                }
+                Event::Interrupted => {
+                    self.stands = Stands::InKernel;
+                    self.vcpu.clear_immediate_exit();
+                    if self.watch.kicked() {
+                        return Err(Fault::TimedOut);
+                    }
+                    self.check_memory()?;
+                }
+                Event::OddPort => {
+                    self.stands = Stands::InKernel;
+                    return Err(Fault::Misuse(
+                        "the hypercall port was used other than by a 32-bit OUT".into(),
+                    ));
+                }
+                Event::Broken(what) => {
+                    self.stands = Stands::Nowhere;
+                    return Err(Fault::Machine(what));
+                }
+            }
+            if self.watch.kicked() {
+                return Err(Fault::TimedOut);
+            }
+        }
+    }
+
+    fn check_memory(&mut self) -> Result<(), Fault> {
+        let (used, limit) = (self.limit.used(&self.memory), self.limit.bytes());
+        if used > limit {
+            return Err(Fault::OutOfMemory { used, limit });
+        }
+        self.watch.check_memory_in(self.limit.time_to_exceed(used));
+        Ok(())
+    }
+
+    fn hypercall(
+        &mut self,
+        deadline: Instant,
+        calls: &mut dyn Hypercalls,
+    ) -> Result<Option<Exit>, Fault> {
+        // The number is EAX; what the upper half holds is the guest's own business.
+        let bytes = self.regs.rax.to_le_bytes();
+        let number = u32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]);
+        if number == abi::TINYKVM_CALL_FINISHED {
+            return Ok(Some(Exit::Returned { rax: self.regs.rdi, rdx: self.regs.rdx }));
+        }
+        if number < SYSTEM_CALLS {
+            self.system_call(u64::from(number), self.regs.r10, deadline, calls)?;
+            return Ok(None);
+        }
+        self.counters.hypercalls += 1;
+        let mut call = VmCall { regs: &mut self.regs, memory: &mut self.memory };
+        match calls.hypercall(&mut call, number) {
+            Action::Continue => Ok(None),
+            Action::Stop => Ok(Some(Exit::Stopped(number))),
+            Action::Fault(fault) => Err(fault),
+        }
+    }
+
+    fn system_call(
+        &mut self,
+        number: u64,
+        fourth: u64,
+        deadline: Instant,
+        calls: &mut dyn Hypercalls,
+    ) -> Result<(), Fault> {
+        self.counters.system_calls += 1;
+        let mut bases = FsBase::default();
+        if number == ARCH_PRCTL {
+            bases = self.segment_bases()?;
+        }
+        let before = bases;
+        let regs = Regs { r10: fourth, ..self.regs };
+        let outcome = linux::dispatch(
+            &mut linux::Call {
+                regs: &regs,
+                memory: &mut self.memory,
+                process: &mut self.process,
+                output: calls,
+                fs_base: &mut bases,
+                deadline,
+            },
+            number,
+        );
+        if bases != before {
+            self.set_segment_bases(bases)?;
+        }
+        match outcome {
+            Outcome::Return(value) => {
+                self.regs.rax = value.cast_unsigned();
+                Ok(())
+            }
+            Outcome::Exit(status) => Err(Fault::Exited(status)),
+            Outcome::Killed(signal) => Err(Fault::Killed(signal)),
+            Outcome::Fault(fault) => Err(fault),
+        }
+    }
+
+    /// FS and GS base as the CPU has them: user mode may have changed them without a system call.
+    pub(crate) fn segment_bases(&mut self) -> Result<FsBase, Fault> {
+        let special = self.vcpu.special().map_err(broken)?;
+        Ok(FsBase { fs: special.fs.base, gs: special.gs.base })
+    }
+
+    fn set_segment_bases(&mut self, bases: FsBase) -> Result<(), Fault> {
+        let mut special = self.vcpu.special().map_err(broken)?;
+        special.fs.base = bases.fs;
+        special.gs.base = bases.gs;
+        self.vcpu.set_special(&special).map_err(broken)
+    }
+
+    /// Reads what the CPU pushed for an exception.
+    fn exception(&mut self, vector: u8) -> Fault {
+        let has_code = matches!(vector, 8 | 10..=14 | 17 | 21 | 29 | 30);
+        let stack = self.regs.rsp;
+        let inside = layout::KERNEL_STACK..layout::KERNEL_STACK_TOP - 40;
+        if !inside.contains(&stack) {
+            self.stands = Stands::Nowhere;
+            return Fault::Machine(format!("exception {vector} with its stack at {stack:#x}"));
+        }
+        let word = |index: u64| self.memory.system_word(GuestPhys::new(stack + 8 * index));
+        let first = u64::from(has_code);
+        let (code, rip, cs) = (if has_code { word(0) } else { 0 }, word(first), word(first + 1));
+        let rsp = word(first + 3);
+        if cs & 3 != 3 {
+            self.stands = Stands::Nowhere;
+            return Fault::Machine(format!("exception {vector} in the in-guest kernel at {rip:#x}"));
+        }
+        let address = match vector {
+            14 => self.vcpu.special().map_or(0, |special| special.cr2),
+            _ => 0,
+        };
+        Fault::Exception { vector, code, address, rip, rsp }
+    }
+}
+
+fn broken(error: HostError) -> Fault {
+    Fault::Machine(error.to_string())
+}
+
+impl Drop for Machine {
+    fn drop(&mut self) {
+        self.watch.retire();
+    }
+}
+
+/// The address of the stub that callbacks return to.
+pub(crate) fn return_address() -> GuestVirt {
+    GuestVirt::new(layout::STUBS + tinykvm_sys::entry_points().exit_stub)
+}

@@ -1,0 +1,173 @@
+//! A request VM: forked from an image, called, reset, called again.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use crate::address::{GuestVirt, PAGE_SIZE};
+use crate::entry::Frame;
+use crate::image::Image;
+use crate::kvm::HostError;
+use crate::machine::{Counters, Exit, Machine, MemoryLimit, return_address};
+use crate::memory::{AccessError, AccessKind, Wiped};
+use crate::{Fault, Hypercalls, Memory, Regs};
+
+/// A VM that serves one request at a time and is reset after each.
+#[derive(Debug)]
+pub struct Vm {
+    machine: Machine,
+    frame: Frame,
+    image: Arc<Image>,
+    /// The next free byte of the request area.
+    area_next: u64,
+    /// The guest must reload CR3 at its next entry.
+    reload: bool,
+}
+
+impl Vm {
+    pub(crate) fn fork(image: Arc<Image>) -> Result<Self, HostError> {
+        let memory = image.frozen.fork()?;
+        let limit = MemoryLimit::Dirty(image.limits.memory);
+        let machine = Machine::new(&image.host, memory, image.process.fork(), limit)?;
+        Ok(Self {
+            machine,
+            frame: Frame::new(&image.host),
+            area_next: image.frozen.request_area().start,
+            image,
+            reload: false,
+        })
+    }
+
+    /// The guest's memory.
+    pub fn memory(&self) -> &Memory {
+        &self.machine.memory
+    }
+
+    /// The guest's memory, to be written.
+    pub fn memory_mut(&mut self) -> &mut Memory {
+        &mut self.machine.memory
+    }
+
+    /// The guest's registers as they were when it stopped.
+    pub fn regs(&self) -> &Regs {
+        &self.machine.regs
+    }
+
+    /// The guest's registers, to be changed before it is continued.
+    pub fn regs_mut(&mut self) -> &mut Regs {
+        &mut self.machine.regs
+    }
+
+    /// The image this VM is a fork of.
+    pub fn image(&self) -> &Arc<Image> {
+        &self.image
+    }
+
+    /// Calls a function of the program with up to six arguments, on a stack of the request's own.
+    /// Ends when it returns, when a hypercall's handler stops it, or with the guest's fault.
+    pub fn call(
+        &mut self,
+        function: GuestVirt,
+        arguments: &[u64],
+        deadline: Instant,
+        calls: &mut dyn Hypercalls,
+    ) -> Result<Exit, Fault> {
+        let argument = |index: usize| arguments.get(index).copied().unwrap_or(0);
+        // As after a CALL: the return address on the stack, RSP 8 below a multiple of 16.
+        let rsp = self.image.frozen.stack_top().raw() - 8;
+        self.machine.memory.write_u64(GuestVirt::new(rsp), return_address().raw())?;
+        let regs = Regs {
+            rdi: argument(0),
+            rsi: argument(1),
+            rdx: argument(2),
+            rcx: argument(3),
+            r8: argument(4),
+            r9: argument(5),
+            rsp,
+            ..Default::default()
+        };
+        self.enter(function.raw(), &regs);
+        self.machine.run(deadline, calls)
+    }
+
+    /// Continues the program where the image waits: its call returns.
+    pub fn resume_paused(
+        &mut self,
+        deadline: Instant,
+        calls: &mut dyn Hypercalls,
+    ) -> Result<Exit, Fault> {
+        let regs = self.image.regs;
+        self.enter(regs.rip, &regs);
+        self.machine.run(deadline, calls)
+    }
+
+    /// Continues behind the hypercall that stopped the VM.
+    pub fn continue_from_stop(
+        &mut self,
+        deadline: Instant,
+        calls: &mut dyn Hypercalls,
+    ) -> Result<Exit, Fault> {
+        self.machine.run(deadline, calls)
+    }
+
+    fn enter(&mut self, target: u64, regs: &Regs) {
+        let bases = self.image.bases;
+        self.frame.prepare(target, bases.fs, bases.gs, self.reload);
+        self.reload = false;
+        self.machine.enter(regs, &self.frame);
+    }
+
+    /// Reserves `len` bytes of the request area (256 KiB for everything that belongs to one
+    /// request), aligned to 16.
+    pub fn request_alloc(&mut self, len: u64) -> Result<GuestVirt, AccessError> {
+        let area = self.image.frozen.request_area();
+        let at = self.area_next;
+        let end = at.checked_add(len).and_then(|end| end.checked_next_multiple_of(16));
+        match end {
+            Some(end) if end <= area.end => {
+                self.area_next = end;
+                Ok(GuestVirt::new(at))
+            }
+            _ => Err(AccessError { address: GuestVirt::new(at), len, kind: AccessKind::TooLong }),
+        }
+    }
+
+    /// Copies bytes into the request area, followed by a NUL if `nul` says so.
+    pub fn push_request_bytes(
+        &mut self,
+        bytes: &[u8],
+        nul: bool,
+    ) -> Result<GuestVirt, AccessError> {
+        let len = crate::arith::to_u64(bytes.len());
+        let at = self.request_alloc(len.saturating_add(u64::from(nul)))?;
+        self.machine.memory.write(at, bytes)?;
+        if nul {
+            let end = GuestVirt::new(at.raw() + len);
+            self.machine.memory.write(end, &[0])?;
+        }
+        Ok(at)
+    }
+
+    /// Makes the VM look as forked again. After an error it must be thrown away.
+    pub fn reset(&mut self) -> Result<Wiped, HostError> {
+        // Every field has its line here: state that a reset forgets is a leak between requests.
+        let Self { machine, frame: _, image, area_next, reload } = self;
+        if !machine.is_sound() {
+            return Err(HostError::Broken("the VM stopped in a state it cannot leave".into()));
+        }
+        let keep_pages = image.limits.keep / PAGE_SIZE;
+        let wiped = machine.reset(&image.process, image.facts().dirty_bits, keep_pages)?;
+        *area_next = image.frozen.request_area().start;
+        *reload |= wiped.reload;
+        Ok(wiped)
+    }
+
+    /// What this VM has cost so far.
+    pub fn counters(&self) -> Counters {
+        self.machine.counters()
+    }
+
+    /// Bytes of memory that the current request has written so far.
+    pub fn dirty_bytes(&self) -> u64 {
+        self.machine.memory.dirty_bytes()
+    }
+}
