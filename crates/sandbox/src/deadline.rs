@@ -13,6 +13,7 @@
 //! ```
 
 use std::io;
+use std::ops::Deref;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicPtr, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
@@ -77,8 +78,8 @@ impl Deadlines {
         Ok(deadlines)
     }
 
-    /// A watch for a VM whose `immediate_exit` byte is at `flag`.
-    pub(crate) fn watch(self: &Arc<Self>, flag: *mut u8) -> Arc<Watch> {
+    /// A watch for a VM whose `immediate_exit` byte is at `flag`, for as long as it is held.
+    pub(crate) fn watch(self: &Arc<Self>, flag: *mut u8) -> Watched {
         let watch = Arc::new(Watch {
             state: AtomicU64::new(IDLE),
             deadline: AtomicU64::new(u64::MAX),
@@ -88,7 +89,7 @@ impl Deadlines {
             deadlines: Arc::downgrade(self),
         });
         self.watches.lock().push(Arc::clone(&watch));
-        watch
+        Watched(watch)
     }
 
     /// Looks at the watches until nothing was armed for `idle_ticks`, then sleeps until something
@@ -121,23 +122,42 @@ impl Deadlines {
     }
 }
 
+/// Holds a VM's watch. Must be dropped before the VM's `kvm_run` page goes.
+#[derive(Debug)]
+pub(crate) struct Watched(Arc<Watch>);
+
+impl Deref for Watched {
+    type Target = Watch;
+
+    fn deref(&self) -> &Watch {
+        &self.0
+    }
+}
+
+impl Drop for Watched {
+    fn drop(&mut self) {
+        if let Some(deadlines) = self.0.deadlines.upgrade() {
+            // The lock keeps the deadline thread out while the pointer goes.
+            let mut watches = deadlines.watches.lock();
+            watches.retain(|watch| !Arc::ptr_eq(watch, &self.0));
+            self.0.immediate_exit.store(std::ptr::null_mut(), Ordering::SeqCst);
+        }
+    }
+}
+
 impl Watch {
-    /// Starts a run on the calling thread that must end by `deadline`.
-    pub(crate) fn arm(&self, deadline: Instant) {
+    /// Starts a run on the calling thread that must end by `deadline`, and whose memory is looked
+    /// at for the first time after `memory_check`.
+    pub(crate) fn arm(&self, deadline: Instant, memory_check: Duration) {
         let Some(deadlines) = self.deadlines.upgrade() else {
             return;
         };
-        let at = deadline
-            .saturating_duration_since(deadlines.started)
-            .as_nanos();
-        self.deadline
-            .store(u64::try_from(at).unwrap_or(u64::MAX), Ordering::Relaxed);
+        let at = deadline.saturating_duration_since(deadlines.started).as_nanos();
+        self.deadline.store(u64::try_from(at).unwrap_or(u64::MAX), Ordering::Relaxed);
+        self.memory_check.store(deadlines.after(memory_check), Ordering::Relaxed);
         self.thread.store(thread_id(), Ordering::Relaxed);
         let generation = self.state.load(Ordering::Relaxed) >> 2;
-        self.state.store(
-            (generation.wrapping_add(1) << 2) | RUNNING,
-            Ordering::SeqCst,
-        );
+        self.state.store((generation.wrapping_add(1) << 2) | RUNNING, Ordering::SeqCst);
         if deadlines.asleep.load(Ordering::SeqCst) {
             let _running = deadlines.watches.lock();
             deadlines.wake.notify_one();
@@ -159,17 +179,6 @@ impl Watch {
     /// Ends the run. True: it had been told to stop.
     pub(crate) fn disarm(&self) -> bool {
         self.state.fetch_and(!STATE_MASK, Ordering::SeqCst) & STATE_MASK == KICKED
-    }
-
-    /// The VM is going away: its `kvm_run` page must not be touched any more.
-    pub(crate) fn retire(self: &Arc<Self>) {
-        if let Some(deadlines) = self.deadlines.upgrade() {
-            // The lock keeps the deadline thread out while the pointer goes.
-            let mut watches = deadlines.watches.lock();
-            watches.retain(|watch| !Arc::ptr_eq(watch, self));
-            self.immediate_exit
-                .store(std::ptr::null_mut(), Ordering::SeqCst);
-        }
     }
 
     /// Kicks the run if it is overdue, interrupts it if its memory is to be looked at. When to look
@@ -204,7 +213,8 @@ impl Watch {
     fn interrupt(&self) {
         let flag = self.immediate_exit.load(Ordering::SeqCst);
         if !flag.is_null() {
-            // SAFETY: the page lives until `retire`, which needs the lock that our caller holds;
+            // SAFETY: the page lives until `Watched` is dropped, which needs the lock that our
+            // caller holds;
             // KVM and the VM's thread only ever access this byte as a flag.
             unsafe { flag.write_volatile(1) };
         }
@@ -261,7 +271,6 @@ mod tests {
         watch.arm(Instant::now() + Duration::from_secs(3600), Duration::MAX);
         assert!(!watch.kicked());
         assert!(!watch.disarm());
-        watch.retire();
     }
 
     #[test]
@@ -276,6 +285,5 @@ mod tests {
         while !watch.kicked() {
             std::thread::yield_now();
         }
-        watch.retire();
     }
 }

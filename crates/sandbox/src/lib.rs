@@ -4,16 +4,29 @@
 
 mod address;
 mod arith;
+mod boot;
 mod deadline;
+pub mod elf;
+mod entry;
 mod fault;
 mod hypercalls;
+mod image;
 mod kvm;
 mod layout;
+mod linux;
+mod machine;
 pub mod memory;
+mod start;
+mod vm;
 
 pub use address::{GuestPhys, GuestVirt, PAGE_SIZE};
+pub use boot::{BootConfig, BootError, MainVm};
 pub use fault::Fault;
 pub use hypercalls::{Action, Hypercalls, VmCall};
+pub use image::{Image, RequestLimits};
 pub use kvm::{Facts, Host, HostError};
 pub use kvm_bindings::kvm_regs as Regs;
-pub use memory::{AccessError, AccessKind, MapError, Memory, Piece, PieceMut, Place, Protection};
+pub use linux::AllowedPath;
+pub use machine::{Counters, Exit};
+pub use memory::{AccessError, AccessKind, MapError, Memory, Piece, PieceMut, Place, Protection, Wiped};
+pub use vm::Vm;

@@ -3,11 +3,10 @@
 //! Where the CPU stands when it stops decides how it is entered next: after a hypercall it is in
 //! user mode and general registers are enough; anywhere else the next entry starts over at CPL 0.
 
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::address::{GuestPhys, GuestVirt, PAGE_SIZE};
-use crate::deadline::Watch;
+use crate::deadline::Watched;
 use crate::entry::Frame;
 use crate::kvm::{Event, Host, HostError, Vcpu, write_return_frame};
 use crate::layout;
@@ -57,13 +56,13 @@ pub struct Counters {
 
 #[derive(Debug)]
 pub(crate) struct Machine {
-    // Dropped first: KVM must let go of the memory before it is unmapped.
+    // In the order of dropping: the deadline thread lets go of the virtual CPU, KVM of the memory.
+    watch: Watched,
     pub(crate) vcpu: Vcpu,
     pub(crate) memory: Memory,
     pub(crate) process: Process,
     pub(crate) regs: Regs,
     pub(crate) counters: Counters,
-    watch: Arc<Watch>,
     stands: Stands,
     limit: MemoryLimit,
 }
@@ -188,6 +187,14 @@ impl Machine {
     /// Whether the VM can be run again at all.
     pub(crate) fn is_sound(&self) -> bool {
         self.stands != Stands::Nowhere
+    }
+
+    /// Takes the VM apart: its memory and process, without anything of KVM left.
+    pub(crate) fn dismantle(self) -> (Memory, Process) {
+        let Self { vcpu, memory, process, watch, .. } = self;
+        drop(watch);
+        drop(vcpu);
+        (memory, process)
     }
 
     /// All counters, those of the virtual CPU included.
@@ -377,12 +384,6 @@ impl Machine {
 
 fn broken(error: HostError) -> Fault {
     Fault::Machine(error.to_string())
-}
-
-impl Drop for Machine {
-    fn drop(&mut self) {
-        self.watch.retire();
-    }
 }
 
 /// The address of the stub that callbacks return to.

@@ -109,6 +109,7 @@ impl Host {
             xcr0,
             deadlines,
             facts: OnceLock::new(),
+            tsc_khz: AtomicU64::new(0),
         });
         let facts = probe::probe(&host)?;
         let _ = host.facts.set(facts);

@@ -1,0 +1,195 @@
+//! A main VM: a program from its file to the point where it waits for requests.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use crate::address::{GuestPhys, GuestVirt, PAGE_SIZE};
+use crate::elf::{self, Elf, ElfError, ParseOptions};
+use crate::image::{Image, RequestLimits};
+use crate::kvm::{Host, HostError, install};
+use crate::linux::{AllowedPath, Process, ProcessConfig};
+use crate::machine::{Counters, Exit, Machine, MemoryLimit};
+use crate::memory::{MapError, Place, Protection};
+use crate::start::{self, Auxv, StartError};
+use crate::{Fault, Hypercalls, Memory, Regs, layout};
+
+const MAIN_STACK: u64 = 4 << 20;
+const HUGE: u64 = 2 << 20;
+/// Virtual room for brk(2); memory is only taken for what is used.
+const HEAP_ROOM: u64 = 128 << 20;
+/// Where mappings without an address must end; far more than any VM has memory for.
+const ARENA_END: u64 = 1 << 46;
+
+/// What a main VM is made from, besides the program.
+#[derive(Debug, Clone)]
+pub struct BootConfig {
+    /// The program's name.
+    pub name: String,
+    /// `argv`.
+    pub args: Vec<Vec<u8>>,
+    /// The environment, `NAME=value` each.
+    pub env: Vec<Vec<u8>>,
+    /// What `/proc/self/exe` points to.
+    pub executable: Vec<u8>,
+    /// Bytes that the main VM may touch.
+    pub max_memory: u64,
+    /// Bytes that it may map; at least `max_memory`.
+    pub address_space: u64,
+    /// What requests may use.
+    pub request: RequestLimits,
+    /// Mappings may be writable and executable at once.
+    pub executable_heap: bool,
+    /// The files that the program may use.
+    pub paths: Vec<AllowedPath>,
+    /// The working directory it starts in.
+    pub cwd: Vec<u8>,
+}
+
+/// Why a program cannot be started.
+#[derive(Debug, thiserror::Error)]
+pub enum BootError {
+    /// The file is not a program that can be run here.
+    #[error("cannot load the program: {0}")]
+    Elf(#[from] ElfError),
+    /// It does not fit into its memory.
+    #[error(
+        "the program does not fit into {limit} bytes of memory ({error}): raise max_memory or \
+         address_space"
+    )]
+    TooLarge { limit: u64, error: MapError },
+    /// Its arguments and environment do not fit on the stack.
+    #[error("cannot set up arguments and environment: {0}")]
+    Start(#[from] StartError),
+    /// The host failed.
+    #[error(transparent)]
+    Host(#[from] HostError),
+}
+
+/// A program on its way to its image.
+#[derive(Debug)]
+pub struct MainVm {
+    machine: Machine,
+    host: Arc<Host>,
+    request: RequestLimits,
+}
+
+impl MainVm {
+    /// Loads a program; nothing of it has run yet.
+    pub fn boot(host: &Arc<Host>, file: &[u8], config: &BootConfig) -> Result<Self, BootError> {
+        let program = elf::parse(file, &ParseOptions { executable_heap: config.executable_heap })?;
+        let limit = config.address_space.max(config.max_memory);
+        let too_large = |error| BootError::TooLarge { limit, error };
+        let mut memory =
+            Memory::new_main(limit, config.executable_heap).map_err(HostError::Memory)?;
+        install(&mut memory).map_err(HostError::Memory)?;
+        load(&mut memory, &program).map_err(too_large)?;
+
+        let stack_top = lay_out(&mut memory, program.image_end).map_err(too_large)?;
+        let auxv = Auxv {
+            phdr: program.phdr,
+            phent: program.phent,
+            phnum: program.phnum,
+            entry: program.entry,
+            base: 0,
+            hwcap: host.hwcap(),
+            vdso: (!tinykvm_sys::VDSO.is_empty()).then_some(layout::VDSO),
+        };
+        let args: Vec<&[u8]> = config.args.iter().map(Vec::as_slice).collect();
+        let env: Vec<&[u8]> = config.env.iter().map(Vec::as_slice).collect();
+        let rsp = start::write_stack(&mut memory, stack_top, MAIN_STACK, &args, &env, &auxv)?;
+
+        let process = Process::new(&ProcessConfig {
+            name: config.name.clone().into_bytes(),
+            executable: config.executable.clone(),
+            paths: config.paths.clone(),
+            cwd: config.cwd.clone(),
+            may_write: true,
+            memory: config.max_memory,
+            stack: MAIN_STACK,
+        });
+        let mut frame = crate::entry::Frame::new(host);
+        frame.prepare(program.entry, 0, 0, false);
+        let page = frame.page(&Regs::default());
+        memory.write_system(GuestPhys::new(layout::FRAME), tinykvm_sys::bytes_of(&page));
+        let mut machine =
+            Machine::new(host, memory, process, MemoryLimit::Image(config.max_memory))?;
+        machine.start_at(program.entry, rsp.raw());
+        Ok(Self { machine, host: Arc::clone(host), request: config.request })
+    }
+
+    /// Runs the program until a hypercall's handler stops it; call again to go on.
+    pub fn run(&mut self, deadline: Instant, calls: &mut dyn Hypercalls) -> Result<Exit, Fault> {
+        self.machine.run(deadline, calls)
+    }
+
+    /// The program's registers.
+    pub fn regs(&self) -> &Regs {
+        &self.machine.regs
+    }
+
+    /// The program's memory.
+    pub fn memory(&self) -> &Memory {
+        &self.machine.memory
+    }
+
+    /// What booting has cost so far.
+    pub fn counters(&self) -> Counters {
+        self.machine.counters()
+    }
+
+    /// Freezes the program behind the hypercall that stopped it last.
+    pub fn freeze(mut self) -> Result<Arc<Image>, HostError> {
+        const OUT_LENGTH: u64 = 2;
+        let broken = |fault: Fault| HostError::Broken(fault.to_string());
+        let bases = self.machine.segment_bases().map_err(broken)?;
+        let state = self.machine.vcpu.extended_state()?;
+        let bytes: Vec<u8> = state.region.iter().flat_map(|word| word.to_le_bytes()).collect();
+        self.machine.memory.write_system(GuestPhys::new(layout::XSAVE), &bytes);
+        let mut regs = self.machine.regs;
+        if !self.host.facts().out_completes_at_exit {
+            regs.rip = regs.rip.wrapping_add(OUT_LENGTH);
+        }
+        let (memory, process) = self.machine.dismantle();
+        let frozen = memory.freeze(self.request.memory)?;
+        Ok(Arc::new(Image {
+            host: self.host,
+            frozen: Arc::new(frozen),
+            process,
+            regs,
+            bases,
+            limits: self.request,
+        }))
+    }
+}
+
+/// Maps the program's segments.
+fn load(memory: &mut Memory, program: &Elf<'_>) -> Result<(), MapError> {
+    for segment in &program.segments {
+        let start = GuestVirt::new(segment.address).page_floor();
+        let end = segment.address.checked_add(segment.mem_len).ok_or(MapError::Invalid)?;
+        let len = end.next_multiple_of(PAGE_SIZE) - start.raw();
+        memory.map(Place::FixedNoReplace(start), len, Protection::READ_WRITE)?;
+        let written = memory.write(GuestVirt::new(segment.address), segment.data);
+        written.map_err(|_| MapError::Invalid)?;
+        memory.protect(start, len, segment.prot)?;
+    }
+    Ok(())
+}
+
+/// Places stack, heap and arena behind the program; returns the top of the stack.
+fn lay_out(memory: &mut Memory, image_end: u64) -> Result<GuestVirt, MapError> {
+    let after = |address: u64| {
+        address.checked_add(PAGE_SIZE).and_then(|next| next.checked_next_multiple_of(HUGE))
+    };
+    let stack = after(image_end).ok_or(MapError::NoMemory)?;
+    let top = stack + MAIN_STACK;
+    memory.map(Place::FixedNoReplace(GuestVirt::new(stack)), MAIN_STACK, Protection::READ_WRITE)?;
+    let heap = after(top).ok_or(MapError::NoMemory)?;
+    let arena = after(heap + HEAP_ROOM).ok_or(MapError::NoMemory)?;
+    memory.set_layout(
+        GuestVirt::new(heap)..GuestVirt::new(heap + HEAP_ROOM),
+        GuestVirt::new(arena)..GuestVirt::new(ARENA_END),
+    );
+    Ok(GuestVirt::new(top))
+}
+
