@@ -135,7 +135,7 @@ impl Machine {
         let frame = write_return_frame(&self.memory, rip, rsp);
         let enter = layout::KERNEL + tinykvm_sys::entry_points().enter;
         self.regs = Regs { rip: enter, rsp: frame, rflags: 2, ..Default::default() };
-        self.vcpu.set_entry(&self.regs, 0, 0);
+        self.vcpu.set_entry(&self.regs, 0, layout::FRAME + layout::FRAME_VCPU);
     }
 
     /// Makes the next run start as `regs` say, through the entry stub, which restores what user

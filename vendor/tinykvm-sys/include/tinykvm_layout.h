@@ -61,6 +61,7 @@
 #define TINYKVM_FRAME_FLUSH    0x38
 #define TINYKVM_FRAME_CLOCK    0x40
 #define TINYKVM_FRAME_RANDOM   0x80
+#define TINYKVM_FRAME_VCPU     0x90
 
 #ifndef __ASSEMBLER__
 #include <stdint.h>
@@ -81,6 +82,7 @@ struct tinykvm_frame {
 	uint64_t flush;                /* not 0: reload CR3 first */
 	struct tinykvm_clock clock;
 	uint8_t random[16];            /* AT_RANDOM; fresh for every request */
+	uint32_t vcpu, request_vm;     /* what vcpuid() and vcpureqid() read at GS:0 and GS:4 */
 };
 #endif
 #endif

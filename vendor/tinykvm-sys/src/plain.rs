@@ -74,7 +74,8 @@ plain! {
     tinykvm_socket_event { fd, event, remote, arg, data, data_len }
     tinykvm_clock { tsc_base, mult, realtime_ns, monotonic_ns, reserved }
     tinykvm_frame {
-        rax, rcx, rdx, r11, target, fs_base, gs_base, flush, clock, random
+        rax, rcx, rdx, r11, target, fs_base, gs_base, flush, clock, random,
+        vcpu, request_vm
     }
 }
 

@@ -229,6 +229,7 @@ frame! {
     flush = TINYKVM_FRAME_FLUSH,
     clock = TINYKVM_FRAME_CLOCK,
     random = TINYKVM_FRAME_RANDOM,
+    vcpu = TINYKVM_FRAME_VCPU,
 }
 
 #[cfg(test)]
