@@ -1,0 +1,20 @@
+#!/bin/bash
+# The figures of the project, each beside its limit, which is measured in the same run:
+#   sandbox   fork, reset, computing, one exit from user mode (crates/sandbox/benches)
+#   http      requests/s of a program against varnishd without a backend, and against nginx
+#
+#   scripts/bench.sh [sandbox|http]...        ROUNDS=5 SECONDS_EACH=3
+#
+# docs/benchmarking.md says how to read them.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+for part in "${@:-sandbox http}"; do
+  for name in $part; do
+    case $name in
+      sandbox) cargo bench --quiet -p tinykvm-sandbox ;;
+      http) scripts/bench-http.sh ;;
+      *) echo "bench: unknown part '$name': sandbox or http" >&2; exit 1 ;;
+    esac
+  done
+done
