@@ -48,7 +48,6 @@ pub(super) enum Device {
 #[derive(Debug, Clone)]
 pub(super) struct HostFile {
     pub(super) file: Arc<OwnedFd>,
-    pub(super) path: Arc<[u8]>,
     pub(super) offset: u64,
     pub(super) readable: bool,
     pub(super) writable: bool,

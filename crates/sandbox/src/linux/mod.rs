@@ -35,7 +35,7 @@ mod transfer;
 mod tests;
 
 pub use paths::AllowedPath;
-pub use process::{Process, ProcessConfig};
+pub(crate) use process::{Process, ProcessConfig};
 
 use std::time::Instant;
 

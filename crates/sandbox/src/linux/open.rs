@@ -164,14 +164,13 @@ fn open_at(call: &mut Call<'_>, dirfd: i32, path: u64, flags: i32, mode: u32) ->
 /// What a freshly opened host file is. Anything that could block or act on being read is let go.
 fn host_kind(call: &Call<'_>, file: OwnedFd, path: Vec<u8>, flags: i32) -> Result<Kind, Errno> {
     let status = status::of_host(&file)?;
-    let path: Arc<[u8]> = path.into();
     let file = Arc::new(file);
     let readable = flags & libc::O_PATH == 0;
     let access = flags & libc::O_ACCMODE;
     if status.is_directory() {
         return Ok(Kind::Directory(HostDirectory {
             file,
-            path,
+            path: path.into(),
             position: 0,
             readable,
         }));
@@ -181,7 +180,6 @@ fn host_kind(call: &Call<'_>, file: OwnedFd, path: Vec<u8>, flags: i32) -> Resul
     }
     Ok(Kind::File(HostFile {
         file,
-        path,
         offset: 0,
         readable: readable && access != libc::O_WRONLY,
         writable: readable && access != libc::O_RDONLY && call.process.may_write,

@@ -19,21 +19,21 @@ pub(super) const PID: u64 = 2;
 
 /// What a process is made from.
 #[derive(Debug, Clone)]
-pub struct ProcessConfig {
+pub(crate) struct ProcessConfig {
     /// The program's name: what `prctl(PR_GET_NAME)` starts with.
-    pub name: Vec<u8>,
+    pub(crate) name: Vec<u8>,
     /// What `/proc/self/exe` points to, as the guest names it.
-    pub executable: Vec<u8>,
+    pub(crate) executable: Vec<u8>,
     /// The files the program may use.
-    pub paths: Vec<AllowedPath>,
+    pub(crate) paths: Vec<AllowedPath>,
     /// The working directory it starts in.
-    pub cwd: Vec<u8>,
+    pub(crate) cwd: Vec<u8>,
     /// Whether `writable` paths are: true for main and storage VMs.
-    pub may_write: bool,
+    pub(crate) may_write: bool,
     /// Bytes of memory the program may use, for sysinfo(2).
-    pub memory: u64,
+    pub(crate) memory: u64,
     /// Bytes of its main stack, for getrlimit(2).
-    pub stack: u64,
+    pub(crate) stack: u64,
 }
 
 /// What never changes while the program runs, and what its forks share.
@@ -66,7 +66,7 @@ impl Facts {
 
 /// Everything the Linux side of a VM remembers between two system calls.
 #[derive(Debug)]
-pub struct Process {
+pub(crate) struct Process {
     pub(super) facts: Arc<Facts>,
     pub(super) may_write: bool,
     files: Arc<Descriptors>,
@@ -84,7 +84,7 @@ pub struct Process {
 
 impl Process {
     /// A process as `execve` leaves it: standard streams, default signals.
-    pub fn new(config: &ProcessConfig) -> Self {
+    pub(crate) fn new(config: &ProcessConfig) -> Self {
         let cwd = super::paths::normalise(b"/", &config.cwd);
         let mut thread_name = [0; 16];
         thread_name
@@ -115,7 +115,7 @@ impl Process {
     }
 
     /// The process of a request VM: as this one is, without the right to write files.
-    pub fn fork(&self) -> Self {
+    pub(crate) fn fork(&self) -> Self {
         Self {
             facts: Arc::clone(&self.facts),
             may_write: false,
@@ -133,7 +133,7 @@ impl Process {
     }
 
     /// Undoes everything since the fork from `frozen`. What was opened since is closed.
-    pub fn reset_to(&mut self, frozen: &Self) {
+    pub(crate) fn reset_to(&mut self, frozen: &Self) {
         let Self {
             facts: _,     // never changes
             may_write: _, // belongs to the VM, not to the request
@@ -164,12 +164,6 @@ impl Process {
         *umask = frozen.umask;
         *output_left = OUTPUT_BUDGET;
         *output_cut = false;
-    }
-
-    /// A new allowance of output, for VMs that are not reset between calls.
-    pub fn renew_output(&mut self) {
-        self.output_left = OUTPUT_BUDGET;
-        self.output_cut = false;
     }
 
     pub(super) fn files(&self) -> &Descriptors {
