@@ -1,15 +1,31 @@
 //! Programs: configuration, life cycle, pools of request VMs, hypercalls, registry.
 
+mod body;
 mod exchange;
 mod fields;
+mod hypercalls;
+mod instance;
 pub mod journal;
 mod pool;
+mod program;
 mod random;
+mod recipe;
 mod recorded;
+mod report;
 mod request_abi;
+mod reservation;
+mod response;
 mod runner;
+mod serve;
+mod slot;
 mod statistics;
 
+pub use body::BodyError;
 pub use exchange::{Cacheability, Exchange, FieldError, Severity, Side};
+pub use instance::StartError;
+pub use program::{Phase, Program, ReserveError};
+pub use recipe::{Recipe, Source, Threads};
 pub use recorded::Recorded;
 pub use request_abi::Request;
+pub use reservation::Reservation;
+pub use response::{ContentType, Response};

@@ -10,6 +10,8 @@ use tinykvm_sys::{abi, bytes_of};
 
 use crate::exchange::Exchange;
 
+/// What a layout keeps room for from one request to the next.
+const KEEP: usize = 16 << 10;
 const MAX_HEADERS: usize = abi::TINYKVM_MAX_REQUEST_HEADERS as usize;
 
 /// What VCL asks a program, besides the header fields of the transaction.
@@ -102,6 +104,14 @@ impl Layout {
             }
         });
         result
+    }
+
+    /// Forgets the request; buffers that a big one made grow are given back.
+    pub(crate) fn reset(&mut self) {
+        let Self { block, fields } = self;
+        block.clear();
+        block.shrink_to(KEEP);
+        fields.clear();
     }
 
     /// Bytes that the block has so far.

@@ -72,6 +72,8 @@ counters! {
         ioctls,
         /// Linux system calls of the guest.
         system_calls,
+        /// Exceptions of the guest's CPU that reached the host.
+        guest_exceptions,
         /// Pages that wipes had to restore.
         dirty_pages,
     }
@@ -86,8 +88,8 @@ counters! {
         reservation_refused,
         /// Slots thrown away because a wipe failed or because of a panic of ours.
         poisoned,
-        /// Slots made to replace those.
-        replacements,
+        /// Slots made, replacements for those included.
+        made,
     }
 }
 
@@ -102,11 +104,6 @@ impl Counter {
 
     pub(crate) fn add_time(&self, time: Duration) {
         self.add(u64::try_from(time.as_nanos()).unwrap_or(u64::MAX));
-    }
-
-    /// For sums that someone else keeps.
-    pub(crate) fn set(&self, total: u64) {
-        self.0.store(total, Ordering::Relaxed);
     }
 
     pub(crate) fn get(&self) -> u64 {

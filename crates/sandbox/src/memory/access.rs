@@ -33,7 +33,8 @@ impl Memory {
     pub fn read(&self, at: GuestVirt, out: &mut [u8]) -> Result<(), AccessError> {
         let mut rest = out;
         self.each_page(at, to_u64(rest.len()), false, |memory, frame, len| {
-            let (now, later) = std::mem::take(&mut rest).split_at_mut(len.min(rest.len()));
+            let whole = std::mem::take(&mut rest);
+            let (now, later) = whole.split_at_mut(len.min(whole.len()));
             rest = later;
             memory.backing.copy_out(frame, now)
         })

@@ -1,0 +1,131 @@
+//! A request body on its way into guest memory. It goes there in the chunks it arrives in and is
+//! never held by the host.
+//!
+//! Guards: the room grows by doubling, up to what the program may use, and what was announced is
+//! only believed up to that.
+
+use sandbox::{AccessError, GuestVirt, MapError, Place, Protection, Vm};
+
+use crate::request_abi::Content;
+
+/// Bodies up to this size lie in the request area, where they cost no mapping.
+const SMALL: u64 = 64 << 10;
+/// The first mapping for a body of unknown length.
+const FIRST: u64 = 256 << 10;
+/// More than this no program gets.
+const MOST: u64 = 512 << 20;
+
+/// Why a body was not taken.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum BodyError {
+    /// It is bigger than the program may use.
+    #[error("the request body is bigger than the program's {limit} bytes of request memory")]
+    TooLarge { limit: u64 },
+    /// The VM has no room left for it.
+    #[error("no room for the request body: {0}")]
+    NoRoom(MapError),
+    /// The VM's memory could not be written, which is our fault.
+    #[error("the request body could not be written: {0}")]
+    Unwritable(#[from] AccessError),
+    /// `handle` was called before, or the VM broke.
+    #[error("the request is over")]
+    Over,
+}
+
+/// A body that has begun.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Body {
+    at: GuestVirt,
+    len: u64,
+    room: u64,
+    mapped: bool,
+}
+
+impl Body {
+    pub(crate) fn begin() -> Self {
+        Self {
+            at: GuestVirt::default(),
+            len: 0,
+            room: 0,
+            mapped: false,
+        }
+    }
+
+    pub(crate) fn len(&self) -> u64 {
+        self.len
+    }
+
+    /// Where the guest finds it; nowhere when it is empty.
+    pub(crate) fn content(&self) -> Option<Content> {
+        (self.len > 0).then_some(Content {
+            at: self.at,
+            len: self.len,
+        })
+    }
+
+    /// Makes room for `expected` bytes in total.
+    pub(crate) fn expect(&mut self, vm: &mut Vm, expected: u64, max: u64) -> Result<(), BodyError> {
+        let limit = max.min(MOST);
+        if expected > limit {
+            return Err(BodyError::TooLarge { limit });
+        }
+        if expected <= self.room {
+            return Ok(());
+        }
+        if self.room == 0 && expected <= SMALL {
+            if let Ok(at) = vm.request_alloc(expected) {
+                (self.at, self.room) = (at, expected);
+                return Ok(());
+            }
+        }
+        self.map(vm, expected, limit)
+    }
+
+    pub(crate) fn push(&mut self, vm: &mut Vm, chunk: &[u8], max: u64) -> Result<(), BodyError> {
+        let limit = max.min(MOST);
+        let len = u64::try_from(chunk.len())
+            .ok()
+            .and_then(|len| self.len.checked_add(len))
+            .ok_or(BodyError::TooLarge { limit })?;
+        if len > self.room {
+            let wanted = len
+                .max(self.room.saturating_mul(2))
+                .max(FIRST)
+                .min(limit.max(len));
+            self.expect(vm, wanted, max)?;
+        }
+        let place = self
+            .at
+            .checked_add(self.len)
+            .ok_or(BodyError::TooLarge { limit })?;
+        vm.memory_mut().write(place, chunk)?;
+        self.len = len;
+        Ok(())
+    }
+
+    fn map(&mut self, vm: &mut Vm, room: u64, limit: u64) -> Result<(), BodyError> {
+        let memory = vm.memory_mut();
+        let no_room = |error| match error {
+            MapError::NoMemory => BodyError::TooLarge { limit },
+            other => BodyError::NoRoom(other),
+        };
+        if self.mapped {
+            self.at = memory
+                .remap(self.at, self.room, room, true)
+                .map_err(no_room)?;
+        } else {
+            let at = memory
+                .map(Place::Anywhere, room, Protection::READ_WRITE)
+                .map_err(no_room)?;
+            if self.len > 0 {
+                let max = usize::try_from(SMALL).unwrap_or(0);
+                let begun = memory.read_bytes(self.at, self.len, max)?;
+                memory.write(at, &begun)?;
+            }
+            self.at = at;
+            self.mapped = true;
+        }
+        self.room = room.next_multiple_of(sandbox::PAGE_SIZE);
+        Ok(())
+    }
+}

@@ -1,0 +1,52 @@
+//! Questions about the VM that the program runs in.
+
+use sandbox::{Fault, GuestVirt, VmCall};
+use tinykvm_sys::{abi, bytes_of};
+
+use super::{Reply, Scene, Stage};
+
+/// For calls that upstream accepts and that do nothing here.
+pub(super) fn nothing(_scene: &mut Scene<'_>, _vm: &mut VmCall<'_>) -> Result<Reply, Fault> {
+    Ok(Reply::Nothing)
+}
+
+pub(super) fn is_storage(_scene: &mut Scene<'_>, _vm: &mut VmCall<'_>) -> Result<Reply, Fault> {
+    Ok(Reply::Value(0))
+}
+
+pub(super) fn is_debug(_scene: &mut Scene<'_>, _vm: &mut VmCall<'_>) -> Result<Reply, Fault> {
+    Ok(Reply::Value(0))
+}
+
+/// Only a storage VM can allow storage calls.
+pub(super) fn storage_allow(_scene: &mut Scene<'_>, _vm: &mut VmCall<'_>) -> Result<Reply, Fault> {
+    Ok(Reply::MINUS_ONE)
+}
+
+/// Programs are ephemeral; without `control_ephemeral` a program may not change that.
+pub(super) fn make_ephemeral(scene: &mut Scene<'_>, _vm: &mut VmCall<'_>) -> Result<Reply, Fault> {
+    match scene.stage {
+        Stage::Boot { .. } => Ok(Reply::MINUS_ONE),
+        Stage::Request(_) => Err(Fault::Misuse(
+            "sys_make_ephemeral was called during a request".to_owned(),
+        )),
+    }
+}
+
+/// There is no shared memory: an empty area, where upstream's allocator finds no room.
+pub(super) fn shared_memory(_scene: &mut Scene<'_>, vm: &mut VmCall<'_>) -> Result<Reply, Fault> {
+    vm.regs.rdx = u64::MAX;
+    Ok(Reply::Value(u64::MAX))
+}
+
+pub(super) fn meminfo(scene: &mut Scene<'_>, vm: &mut VmCall<'_>) -> Result<Reply, Fault> {
+    let info = abi::tinykvm_meminfo {
+        max_memory: scene.limits.max_memory,
+        max_request_memory: scene.limits.max_request_memory,
+        request_memory_upper: scene.limits.max_request_memory,
+        request_memory_current: 0,
+    };
+    vm.memory
+        .write(GuestVirt::new(vm.regs.rdi), bytes_of(&info))?;
+    Ok(Reply::Nothing)
+}

@@ -1,0 +1,270 @@
+//! What a guest can ask the host for: call numbers and who answers them.
+//!
+//! Every argument is the guest's choice. Guards: a call answers with a value, ends the guest's
+//! call with a fault, or stops the VM because the program is done; nothing else can come of it.
+
+mod cache;
+mod http;
+mod info;
+mod log;
+mod regex;
+mod register;
+mod respond;
+
+use sandbox::{Action, Fault, GuestVirt, Hypercalls, VmCall};
+use tinykvm_sys::abi;
+
+pub(crate) use log::Budget;
+pub(crate) use regex::Regexes;
+pub(crate) use register::{Entry, EntryPoints, Waiting};
+pub(crate) use respond::Answer;
+
+use crate::exchange::{Exchange, Severity};
+use crate::journal;
+
+/// What a hypercall came to, if it did not end in a fault.
+pub(crate) enum Reply {
+    /// RAX gets this value.
+    Value(u64),
+    /// The call has no result: RAX keeps the call number.
+    Nothing,
+    /// The program waits or has answered.
+    Stop,
+}
+
+impl Reply {
+    /// -1, as C functions say it.
+    const MINUS_ONE: Self = Self::Value(u64::MAX);
+}
+
+type Handler = fn(&mut Scene<'_>, &mut VmCall<'_>) -> Result<Reply, Fault>;
+
+struct Row {
+    number: u32,
+    name: &'static str,
+    answer: Answered,
+}
+
+enum Answered {
+    By(Handler),
+    /// The host side comes later; programs get this value and can go on.
+    Later(u64),
+    /// The host side comes later; a program that cannot do without ends here.
+    LaterFault,
+}
+
+/// Everything but the VM that a hypercall may touch.
+pub(crate) struct Scene<'a> {
+    pub(crate) stage: Stage<'a>,
+    pub(crate) desk: &'a mut Desk,
+    pub(crate) limits: &'a MemoryLimits,
+}
+
+/// Whether the program is starting or answers a request.
+pub(crate) enum Stage<'a> {
+    Boot {
+        program: &'a str,
+        entry: &'a mut EntryPoints,
+    },
+    Request(&'a mut dyn Exchange),
+}
+
+/// What `get_meminfo` tells a program. Bytes.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct MemoryLimits {
+    pub(crate) max_memory: u64,
+    pub(crate) max_request_memory: u64,
+}
+
+/// The host's own state of one guest call; a reset empties it.
+#[derive(Debug, Default)]
+pub(crate) struct Desk {
+    pub(crate) regexes: Regexes,
+    pub(crate) log: Budget,
+    pub(crate) answer: Answer,
+    /// Copies of guest memory that only live within one hypercall.
+    pub(crate) scratch: Vec<u8>,
+}
+
+/// Scratch space that a slot keeps from one request to the next.
+const KEEP: usize = 64 << 10;
+
+impl Desk {
+    /// Makes the desk as it was after the fork.
+    pub(crate) fn reset(&mut self) {
+        let Self {
+            regexes,
+            log,
+            answer,
+            scratch,
+        } = self;
+        regexes.reset();
+        log.reset();
+        answer.reset();
+        scratch.clear();
+        scratch.shrink_to(KEEP);
+    }
+}
+
+impl Scene<'_> {
+    /// The transaction, which only requests have.
+    fn exchange(&mut self, call: &str) -> Result<&mut dyn Exchange, Fault> {
+        match &mut self.stage {
+            Stage::Request(exchange) => Ok(&mut **exchange),
+            Stage::Boot { .. } => Err(Fault::Misuse(format!(
+                "{call} was called outside of a request"
+            ))),
+        }
+    }
+
+    /// One line from the guest; lines beyond the budget are dropped.
+    fn say(&mut self, line: &[u8]) {
+        let Some(line) = self.desk.log.grant(line) else {
+            return;
+        };
+        match &mut self.stage {
+            Stage::Request(exchange) => exchange.log(Severity::Info, line),
+            Stage::Boot { program, .. } => journal::say(Severity::Info, program, line),
+        }
+    }
+
+    fn say_lines(&mut self, text: &[u8]) {
+        let line_break = |byte: &u8| matches!(byte, b'\n' | b'\r' | 0);
+        for line in text.split(line_break).filter(|line| !line.is_empty()) {
+            self.say(line);
+        }
+    }
+
+    /// Runs `then` with a copy of a text in guest memory.
+    fn with_text<R>(
+        &mut self,
+        vm: &mut VmCall<'_>,
+        text: Text,
+        then: impl FnOnce(&mut Self, &mut VmCall<'_>, &[u8]) -> Result<R, Fault>,
+    ) -> Result<R, Fault> {
+        if text.len > u64::from(text.max) {
+            let message = format!("a text of {} bytes is too long for this call", text.len);
+            return Err(Fault::Misuse(message));
+        }
+        let mut copy = std::mem::take(&mut self.desk.scratch);
+        copy.clear();
+        copy.resize(usize::try_from(text.len).unwrap_or(0), 0);
+        let result = match vm.memory.read(GuestVirt::new(text.at), &mut copy) {
+            Ok(()) => then(self, vm, &copy),
+            Err(error) => Err(error.into()),
+        };
+        self.desk.scratch = copy;
+        result
+    }
+}
+
+/// A text in guest memory, and how long such a text may be.
+#[derive(Clone, Copy)]
+struct Text {
+    at: u64,
+    len: u64,
+    max: u32,
+}
+
+impl Hypercalls for Scene<'_> {
+    fn hypercall(&mut self, vm: &mut VmCall<'_>, number: u32) -> Action {
+        let reply = match find(number) {
+            None => {
+                self.say(format!("unknown hypercall {number:#x}").as_bytes());
+                Ok(Reply::Value(NOT_IMPLEMENTED))
+            }
+            Some(row) => match row.answer {
+                Answered::By(handler) => handler(self, vm),
+                Answered::Later(value) => Ok(Reply::Value(value)),
+                Answered::LaterFault => Err(Fault::Misuse(format!(
+                    "{} is not available in this version",
+                    row.name
+                ))),
+            },
+        };
+        match reply {
+            Ok(Reply::Value(value)) => {
+                vm.regs.rax = value;
+                Action::Continue
+            }
+            Ok(Reply::Nothing) => Action::Continue,
+            Ok(Reply::Stop) => Action::Stop,
+            Err(fault) => Action::Fault(fault),
+        }
+    }
+
+    fn output(&mut self, _stream: u8, text: &[u8]) {
+        self.say_lines(text);
+    }
+}
+
+/// -ENOSYS as RAX carries it.
+const NOT_IMPLEMENTED: u64 = (-38_i64).cast_unsigned();
+
+fn find(number: u32) -> Option<&'static Row> {
+    let at = TABLE.binary_search_by_key(&number, |row| row.number).ok()?;
+    TABLE.get(at)
+}
+
+macro_rules! table {
+    ($($number:ident $name:literal $answer:expr;)*) => {
+        /// Sorted by number.
+        static TABLE: &[Row] = &[
+            $(Row { number: abi::$number, name: $name, answer: $answer },)*
+        ];
+    };
+}
+
+use Answered::{By, Later, LaterFault};
+
+table! {
+    TINYKVM_CALL_REGISTER_FUNC "register_func" By(register::register_func);
+    TINYKVM_CALL_WAIT_FOR_REQUESTS "wait_for_requests" By(register::wait);
+    TINYKVM_CALL_WAIT_PAUSED "wait_for_requests_paused" By(register::wait_paused);
+    TINYKVM_CALL_SET_CACHEABLE "sys_set_cacheable" By(cache::set_cacheable);
+    TINYKVM_CALL_BACKEND_RESPONSE "backend_response" By(respond::backend_response);
+    TINYKVM_CALL_STORAGE_RETURN "storage_return" LaterFault;
+    TINYKVM_CALL_STREAMING_RESPONSE "begin_streaming_response" LaterFault;
+    TINYKVM_CALL_STORAGE_NORETURN "storage_noreturn" LaterFault;
+    TINYKVM_CALL_HTTP_APPEND "sys_http_append" By(http::append);
+    TINYKVM_CALL_HTTP_SET "sys_http_set" By(http::set);
+    TINYKVM_CALL_HTTP_FIND "sys_http_find" By(http::find);
+    TINYKVM_CALL_HTTP_METHOD "sys_http_method" By(http::method);
+    TINYKVM_CALL_REGEX_COMPILE "sys_regex_compile" By(regex::compile);
+    TINYKVM_CALL_REGEX_FREE "sys_regex_free" By(regex::free);
+    TINYKVM_CALL_REGEX_MATCH "sys_regex_match" By(regex::is_match);
+    TINYKVM_CALL_REGEX_SUBST "sys_regex_subst" By(regex::subst);
+    TINYKVM_CALL_REGEX_COPYTO "sys_regex_copyto" By(regex::copyto);
+    TINYKVM_CALL_SET_BACKEND "set backend" By(info::nothing);
+    TINYKVM_CALL_SOCKETS_WRITE "sys_sockets_write" Later(NOT_IMPLEMENTED);
+    TINYKVM_CALL_SHARED_MEMORY "shared_memory_area" By(info::shared_memory);
+    TINYKVM_CALL_MAKE_EPHEMERAL "sys_make_ephemeral" By(info::make_ephemeral);
+    TINYKVM_CALL_IS_STORAGE "sys_is_storage" By(info::is_storage);
+    TINYKVM_CALL_STORAGE_ALLOW "sys_storage_allow" By(info::storage_allow);
+    TINYKVM_CALL_STORAGE_CALLV "storage_callv" LaterFault;
+    TINYKVM_CALL_STORAGE_TASK "sys_storage_task" Later(NOT_IMPLEMENTED);
+    TINYKVM_CALL_STOP_STORAGE_TASK "stop_storage_task" Later(0);
+    TINYKVM_CALL_MULTIPROCESS "multiprocess" Later(NOT_IMPLEMENTED);
+    TINYKVM_CALL_MULTIPROCESS_ARRAY "multiprocess_array" Later(NOT_IMPLEMENTED);
+    TINYKVM_CALL_MULTIPROCESS_CLONE "multiprocess_clone" Later(NOT_IMPLEMENTED);
+    TINYKVM_CALL_MULTIPROCESS_WAIT "multiprocess_wait" Later(NOT_IMPLEMENTED);
+    TINYKVM_CALL_MEMINFO "get_meminfo" By(info::meminfo);
+    TINYKVM_CALL_FETCH "sys_fetch" Later(NOT_IMPLEMENTED);
+    TINYKVM_CALL_REQUEST "sys_request" Later(NOT_IMPLEMENTED);
+    TINYKVM_CALL_LOG "sys_log" By(log::log);
+    TINYKVM_CALL_BREAKPOINT "sys_breakpoint" By(info::nothing);
+    TINYKVM_CALL_IS_DEBUG "sys_is_debug" By(info::is_debug);
+}
+
+/// The low 16 bits of an argument that C declares as a 16-bit integer.
+fn low16(argument: u64) -> u16 {
+    u16::try_from(argument & 0xffff).unwrap_or_default()
+}
+
+/// The low 32 bits of an argument that C declares as an int.
+fn low32(argument: u64) -> u32 {
+    u32::try_from(argument & 0xffff_ffff).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests;

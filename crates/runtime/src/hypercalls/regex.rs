@@ -1,0 +1,328 @@
+//! Regular expressions for programs.
+//!
+//! Guards: a pattern cannot use more memory or stack than is set aside for it; a match takes time
+//! linear in the text; what a request compiled or freed is undone by the reset.
+
+use std::sync::Arc;
+use std::thread;
+
+use regex::bytes::{Regex, RegexBuilder};
+use sandbox::{Fault, GuestVirt, VmCall};
+use tinykvm_sys::abi;
+
+use super::http::side;
+use super::{Reply, Scene, Text, low16, low32};
+use crate::exchange::{FieldError, Side};
+
+const MAX_HANDLES: usize = abi::TINYKVM_MAX_REGEXES as usize;
+/// What a text to be searched, a replacement and a result may have.
+const MAX_TEXT: u32 = 1 << 20;
+const MAX_PROGRAM: usize = 256 << 10;
+const MAX_DFA: usize = 512 << 10;
+const MAX_NESTING: u32 = 100;
+const COMPILER_STACK: usize = 1 << 20;
+
+/// The handles of one VM: the image's and those of the request.
+#[derive(Debug, Default)]
+pub(crate) struct Regexes {
+    handles: Vec<Option<Arc<Entry>>>,
+    frozen: Arc<[Option<Arc<Entry>>]>,
+    changed: bool,
+}
+
+#[derive(Debug)]
+struct Entry {
+    pattern: Vec<u8>,
+    regex: Regex,
+}
+
+impl Regexes {
+    /// For a fork: what the image compiled stays.
+    pub(crate) fn fork(&self) -> Self {
+        let frozen: Arc<[_]> = self.handles.as_slice().into();
+        Self {
+            handles: frozen.to_vec(),
+            frozen,
+            changed: false,
+        }
+    }
+
+    pub(super) fn reset(&mut self) {
+        let Self {
+            handles,
+            frozen,
+            changed,
+        } = self;
+        if std::mem::take(changed) {
+            handles.clear();
+            handles.extend(frozen.iter().cloned());
+        }
+    }
+
+    fn compile(&mut self, pattern: &[u8]) -> Result<usize, Fault> {
+        let same = |entry: &Arc<Entry>| entry.pattern == pattern;
+        if let Some(at) = self
+            .handles
+            .iter()
+            .position(|entry| entry.as_ref().is_some_and(same))
+        {
+            return Ok(at);
+        }
+        let free = self.handles.iter().position(Option::is_none);
+        if free.is_none() && self.handles.len() >= MAX_HANDLES {
+            return Err(Fault::Misuse(format!(
+                "more than {MAX_HANDLES} regular expressions"
+            )));
+        }
+        let entry = Arc::new(Entry {
+            pattern: pattern.to_vec(),
+            regex: build(pattern)?,
+        });
+        self.changed = true;
+        match free.and_then(|at| Some((at, self.handles.get_mut(at)?))) {
+            Some((at, place)) => {
+                *place = Some(entry);
+                Ok(at)
+            }
+            None => {
+                self.handles.push(Some(entry));
+                Ok(self.handles.len() - 1)
+            }
+        }
+    }
+
+    fn free(&mut self, handle: u32) -> Result<(), Fault> {
+        self.get(handle)?;
+        let at = usize::try_from(handle).unwrap_or(usize::MAX);
+        if let Some(place) = self.handles.get_mut(at) {
+            *place = None;
+        }
+        self.changed = true;
+        Ok(())
+    }
+
+    fn get(&self, handle: u32) -> Result<&Arc<Entry>, Fault> {
+        let at = usize::try_from(handle).unwrap_or(usize::MAX);
+        let entry = self.handles.get(at).and_then(Option::as_ref);
+        entry.ok_or_else(|| {
+            Fault::Misuse(format!(
+                "{} is not a regular expression",
+                handle.cast_signed()
+            ))
+        })
+    }
+}
+
+/// Compiles a pattern on a thread of its own: the compiler recurses into nested patterns, and the
+/// thread that serves a request may have little stack.
+fn build(pattern: &[u8]) -> Result<Regex, Fault> {
+    let bad = |why: &str| Fault::Misuse(format!("bad regular expression: {why}"));
+    let pattern = std::str::from_utf8(pattern).map_err(|_| bad("it is not UTF-8"))?;
+    let compile = || {
+        RegexBuilder::new(pattern)
+            .size_limit(MAX_PROGRAM)
+            .dfa_size_limit(MAX_DFA)
+            .nest_limit(MAX_NESTING)
+            .unicode(false)
+            .build()
+    };
+    let compiled = thread::scope(|scope| {
+        let thread = thread::Builder::new()
+            .name("tinykvm-regex".to_owned())
+            .stack_size(COMPILER_STACK)
+            .spawn_scoped(scope, compile);
+        thread.map(thread::ScopedJoinHandle::join)
+    });
+    match compiled {
+        Ok(Ok(Ok(regex))) => Ok(regex),
+        Ok(Ok(Err(error))) => Err(bad(&error.to_string())),
+        Ok(Err(_panic)) => Err(bad("the compiler failed")),
+        Err(error) => Err(bad(&format!("no thread to compile it: {error}"))),
+    }
+}
+
+pub(super) fn compile(scene: &mut Scene<'_>, vm: &mut VmCall<'_>) -> Result<Reply, Fault> {
+    let len = u64::from(low16(vm.regs.rsi));
+    let text = Text {
+        at: vm.regs.rdi,
+        len,
+        max: abi::TINYKVM_MAX_REGEX_TEXT,
+    };
+    scene.with_text(vm, text, |scene, _, pattern| {
+        let handle = scene.desk.regexes.compile(pattern)?;
+        Ok(Reply::Value(u64::try_from(handle).unwrap_or(u64::MAX)))
+    })
+}
+
+pub(super) fn free(scene: &mut Scene<'_>, vm: &mut VmCall<'_>) -> Result<Reply, Fault> {
+    scene.desk.regexes.free(low32(vm.regs.rdi))?;
+    Ok(Reply::Nothing)
+}
+
+pub(super) fn is_match(scene: &mut Scene<'_>, vm: &mut VmCall<'_>) -> Result<Reply, Fault> {
+    let handle = low32(vm.regs.rdi);
+    let text = Text {
+        at: vm.regs.rsi,
+        len: vm.regs.rdx,
+        max: MAX_TEXT,
+    };
+    scene.with_text(vm, text, |scene, _, text| {
+        let found = scene.desk.regexes.get(handle)?.regex.is_match(text);
+        // As PCRE tells it: the number of groups, or "no match".
+        Ok(if found {
+            Reply::Value(1)
+        } else {
+            Reply::MINUS_ONE
+        })
+    })
+}
+
+pub(super) fn subst(scene: &mut Scene<'_>, vm: &mut VmCall<'_>) -> Result<Reply, Fault> {
+    let entry = Arc::clone(scene.desk.regexes.get(low32(vm.regs.rdi))?);
+    scene.exchange("sys_regex_subst")?;
+    let max = usize::try_from(MAX_TEXT).unwrap_or(0);
+    let text = vm.memory.read_cstr(GuestVirt::new(vm.regs.rsi), max)?;
+    let replacement = vm.memory.read_cstr(GuestVirt::new(vm.regs.rdx), max)?;
+    let (out, size) = (
+        GuestVirt::new(vm.regs.rcx),
+        usize::try_from(vm.regs.r8).unwrap_or(0),
+    );
+    let all = vm.regs.r9 & u64::from(abi::TINYKVM_REGEX_ALL) != 0;
+
+    let mut result = substitute(&entry.regex, &text, &replacement, all, size.min(max));
+    result.push(0);
+    result.truncate(size);
+    vm.memory.write(out, &result)?;
+    Ok(Reply::Value(u64::try_from(result.len()).unwrap_or(0)))
+}
+
+/// Replaces the first match or all. `\0` to `\9` in the replacement are groups. Stops once the
+/// result has more than `enough` bytes.
+fn substitute(regex: &Regex, text: &[u8], replacement: &[u8], all: bool, enough: usize) -> Vec<u8> {
+    let mut result = Vec::new();
+    let mut copied = 0;
+    let limit = if all { usize::MAX } else { 1 };
+    for groups in regex.captures_iter(text).take(limit) {
+        let Some(whole) = groups.get(0) else { break };
+        result.extend_from_slice(text.get(copied..whole.start()).unwrap_or_default());
+        copied = whole.end();
+        let mut rest = replacement.iter();
+        while let Some(&byte) = rest.next() {
+            if byte != b'\\' {
+                result.push(byte);
+                continue;
+            }
+            match rest.next() {
+                Some(&digit) if digit.is_ascii_digit() => {
+                    let group = groups.get(usize::from(digit - b'0'));
+                    result.extend_from_slice(group.map(|g| g.as_bytes()).unwrap_or_default());
+                }
+                Some(&other) => result.push(other),
+                None => result.push(b'\\'),
+            }
+            if result.len() > enough {
+                return result;
+            }
+        }
+        if result.len() > enough {
+            return result;
+        }
+    }
+    result.extend_from_slice(text.get(copied..).unwrap_or_default());
+    result
+}
+
+/// Appends the request's header fields that match to another table.
+pub(super) fn copyto(scene: &mut Scene<'_>, vm: &mut VmCall<'_>) -> Result<Reply, Fault> {
+    let entry = Arc::clone(scene.desk.regexes.get(low32(vm.regs.rdi))?);
+    let (from, to) = (side(vm.regs.rsi)?, side(vm.regs.rdx)?);
+    if from != Side::Request {
+        return Err(Fault::Misuse(
+            "sys_regex_copyto copies fields of the request only".to_owned(),
+        ));
+    }
+    let exchange = scene.exchange("sys_regex_copyto")?;
+    let mut matching: Vec<Vec<u8>> = Vec::new();
+    exchange.visit_request_headers(&mut |field| {
+        if entry.regex.is_match(field) {
+            matching.push(field.to_vec());
+        }
+    });
+    let mut copied = 0;
+    for field in matching {
+        match exchange.append(to, &field) {
+            Ok(_) => copied += 1,
+            Err(FieldError::Full | FieldError::NoSpace) => break,
+            Err(error @ FieldError::NotAvailable) => return Err(Fault::Misuse(error.to_string())),
+        }
+    }
+    Ok(Reply::Value(copied))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn handles_of_the_image_survive_and_those_of_a_request_vanish() {
+        let mut image = Regexes::default();
+        let inherited = image.compile(b"a+").unwrap();
+        let mut vm = image.fork();
+        let own = vm.compile(b"b+").unwrap();
+        assert_ne!(inherited, own);
+        assert_eq!(vm.compile(b"a+").unwrap(), inherited);
+        vm.free(u32::try_from(inherited).unwrap()).unwrap();
+        assert!(vm.get(u32::try_from(inherited).unwrap()).is_err());
+        let weak = Arc::downgrade(vm.get(u32::try_from(own).unwrap()).unwrap());
+        vm.reset();
+        assert!(weak.upgrade().is_none());
+        assert!(vm.get(u32::try_from(inherited).unwrap()).is_ok());
+        assert!(vm.get(u32::try_from(own).unwrap()).is_err());
+    }
+
+    #[test]
+    fn the_65th_handle_is_refused_and_a_freed_one_is_used_again() {
+        let mut regexes = Regexes::default();
+        for number in 0..64 {
+            assert_eq!(
+                regexes.compile(format!("x{number}").as_bytes()).unwrap(),
+                number
+            );
+        }
+        assert!(regexes.compile(b"one more").is_err());
+        regexes.free(7).unwrap();
+        assert_eq!(regexes.compile(b"one more").unwrap(), 7);
+        for bad in [64, u32::MAX] {
+            assert!(regexes.free(bad).is_err());
+        }
+    }
+
+    #[test]
+    fn patterns_made_to_hurt_are_refused() {
+        let nested = format!("{}{}", "(".repeat(5000), ")".repeat(5000));
+        let huge = "(((a{100}){100}){100}){100}".to_owned();
+        for pattern in [nested, huge, "(".to_owned(), "\\1".to_owned()] {
+            assert!(matches!(build(pattern.as_bytes()), Err(Fault::Misuse(_))));
+        }
+        assert!(build(b"\xff").is_err());
+    }
+
+    #[test]
+    fn substitution_knows_groups_and_stops_when_the_room_is_used_up() {
+        let regex = build(b"([a-z]+)=([0-9]+)").unwrap();
+        let text = b"a=1, b=2";
+        assert_eq!(
+            substitute(&regex, text, b"\\2=\\1", false, 100),
+            b"1=a, b=2"
+        );
+        assert_eq!(substitute(&regex, text, b"\\2=\\1", true, 100), b"1=a, 2=b");
+        assert_eq!(
+            substitute(&regex, text, b"\\\\\\x\\", true, 100),
+            b"\\x\\, \\x\\"
+        );
+        assert_eq!(substitute(&regex, b"none", b"x", true, 100), b"none");
+        let bomb = vec![b'a'; 1 << 20];
+        let every = build(b"a").unwrap();
+        assert!(substitute(&every, &bomb, &bomb, true, 100).len() <= (1 << 20) + 1);
+    }
+}

@@ -1,0 +1,95 @@
+//! How a starting program says what it serves: callbacks, then the call that waits.
+
+use sandbox::{Fault, GuestVirt, VmCall};
+use tinykvm_sys::abi;
+
+use super::{Reply, Scene, Stage, low32};
+
+const CALLBACKS: usize = abi::TINYKVM_CALLBACKS as usize;
+
+/// A callback slot of the ABI.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Entry {
+    Recv = abi::TINYKVM_ON_RECV as isize,
+    Get = abi::TINYKVM_ON_GET as isize,
+    Post = abi::TINYKVM_ON_POST as isize,
+    Request = abi::TINYKVM_ON_REQUEST as isize,
+    StreamPost = abi::TINYKVM_ON_STREAM_POST as isize,
+    Error = abi::TINYKVM_ON_ERROR as isize,
+    LiveUpdate = abi::TINYKVM_ON_LIVE_UPDATE as isize,
+    LiveRestore = abi::TINYKVM_ON_LIVE_RESTORE as isize,
+    SocketPause = abi::TINYKVM_ON_SOCKET_PAUSE as isize,
+}
+
+/// How the program waits for requests.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Waiting {
+    /// For its callbacks to be called.
+    ForCallbacks,
+    /// In the middle of its code: a request is written to this address and the call returns.
+    Paused { request: GuestVirt },
+}
+
+/// What a program registered while it started.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct EntryPoints {
+    functions: [Option<GuestVirt>; CALLBACKS],
+    waiting: Option<Waiting>,
+}
+
+impl EntryPoints {
+    pub(crate) fn get(&self, entry: Entry) -> Option<GuestVirt> {
+        self.functions.get(entry as usize).copied().flatten()
+    }
+
+    pub(crate) fn waiting(&self) -> Option<Waiting> {
+        self.waiting
+    }
+
+    /// The address of a callback for statistics, 0 where there is none.
+    pub(crate) fn address(&self, entry: Entry) -> u64 {
+        self.get(entry).map_or(0, GuestVirt::raw)
+    }
+}
+
+pub(super) fn register_func(scene: &mut Scene<'_>, vm: &mut VmCall<'_>) -> Result<Reply, Fault> {
+    let entry = booting(scene, "register_func")?;
+    let (slot, function) = (low32(vm.regs.rdi), GuestVirt::new(vm.regs.rsi));
+    let place = usize::try_from(slot)
+        .ok()
+        .and_then(|slot| entry.functions.get_mut(slot));
+    let Some(place) = place else {
+        return Err(Fault::Misuse(format!(
+            "register_func: there is no callback {slot}"
+        )));
+    };
+    if !vm.memory.is_executable(function) {
+        return Err(Fault::Misuse(format!(
+            "register_func: there is no code at {function}"
+        )));
+    }
+    *place = Some(function);
+    Ok(Reply::Nothing)
+}
+
+pub(super) fn wait(scene: &mut Scene<'_>, _vm: &mut VmCall<'_>) -> Result<Reply, Fault> {
+    booting(scene, "wait_for_requests")?.waiting = Some(Waiting::ForCallbacks);
+    Ok(Reply::Stop)
+}
+
+pub(super) fn wait_paused(scene: &mut Scene<'_>, vm: &mut VmCall<'_>) -> Result<Reply, Fault> {
+    let request = GuestVirt::new(vm.regs.rdi);
+    let entry = booting(scene, "wait_for_requests_paused")?;
+    // Said now, in the start-up log, rather than as a fault in every request.
+    let zero = abi::tinykvm_request::default();
+    vm.memory.write(request, tinykvm_sys::bytes_of(&zero))?;
+    entry.waiting = Some(Waiting::Paused { request });
+    Ok(Reply::Stop)
+}
+
+fn booting<'s>(scene: &'s mut Scene<'_>, call: &str) -> Result<&'s mut EntryPoints, Fault> {
+    match &mut scene.stage {
+        Stage::Boot { entry, .. } => Ok(entry),
+        Stage::Request(_) => Err(Fault::Misuse(format!("{call} was called during a request"))),
+    }
+}

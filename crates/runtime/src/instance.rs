@@ -1,0 +1,400 @@
+//! One loaded copy of a program: its frozen image, what it registered, its request VMs.
+//!
+//! ```text
+//! boot main VM -> main() until it waits -> freeze -> fork `concurrency` slots -> serve -> retire
+//! ```
+//!
+//! Guards: of an instance's slots each is in the pool, in a reservation, or counted as missing.
+
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+use sandbox::{BootConfig, BootError, Exit, Fault, Host, HostError, Image, MainVm, RequestLimits};
+
+use crate::exchange::Severity;
+use crate::hypercalls::{Desk, EntryPoints, MemoryLimits, Regexes, Scene, Stage};
+use crate::journal;
+use crate::pool::{Busy, Depth, Pool};
+use crate::recipe::{BinaryKind, Recipe, Threads};
+use crate::runner::{Errand, Runner};
+use crate::slot::{Slot, State};
+use crate::statistics::{InstanceCounters, SlotCounters};
+
+/// Callers that may wait for a slot at once; Varnish has at most some thousands of threads.
+const MAX_WAITING: usize = 10_000;
+/// How long no fork is tried after one failed.
+const FORK_PAUSE: Duration = Duration::from_secs(1);
+
+/// Why a program did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// Its binary could not be had.
+    #[error("{0}")]
+    Fetch(String),
+    #[error("KVM cannot be used: {0}")]
+    Host(#[from] HostError),
+    #[error("the program cannot be loaded: {0}")]
+    Boot(#[from] BootError),
+    #[error("main() did not get to waiting for requests: {0}")]
+    Main(#[from] Fault),
+    #[error("main() returned instead of waiting for requests")]
+    DidNotWait,
+    #[error("no thread for a request VM: {0}")]
+    Thread(io::Error),
+    #[error("all its request VMs broke")]
+    Lost,
+    #[error("a failure of the host ended the start")]
+    Panicked,
+}
+
+#[derive(Debug)]
+pub(crate) struct Instance {
+    name: String,
+    image: Arc<Image>,
+    entry: EntryPoints,
+    regexes: Regexes,
+    limits: MemoryLimits,
+    max_request_time: Duration,
+    own_threads: bool,
+    binary: (BinaryKind, usize),
+    pool: Pool<Box<Slot>>,
+    missing: Mutex<Missing>,
+    forking: AtomicBool,
+    slot_counters: Vec<Arc<SlotCounters>>,
+    pub(crate) counters: InstanceCounters,
+}
+
+/// Slots that the pool should have and has not.
+#[derive(Debug)]
+struct Missing {
+    numbers: Vec<usize>,
+    failed_at: Option<Instant>,
+}
+
+impl Instance {
+    /// Starts a program. Runs as long as its `main()` does, on a thread of ours.
+    pub(crate) fn start(
+        recipe: &Recipe,
+        elf: &[u8],
+        threads: Threads,
+        frozen: &dyn Fn(),
+    ) -> Result<Arc<Self>, StartError> {
+        let host = Host::open()?;
+        let own_threads = match threads {
+            Threads::AsHostLikes => !host.facts().thread_change_is_cheap(),
+            Threads::Callers => false,
+            Threads::Own => true,
+        };
+        let config = boot_config(recipe);
+        let limits = MemoryLimits {
+            max_memory: config.max_memory,
+            max_request_memory: config.request.memory,
+        };
+        let mut main = MainVm::boot(&host, elf, &config)?;
+        let mut entry = EntryPoints::default();
+        let mut desk = Desk::default();
+        let mut scene = Scene {
+            stage: Stage::Boot {
+                program: &recipe.name,
+                entry: &mut entry,
+            },
+            desk: &mut desk,
+            limits: &limits,
+        };
+        match main.run(Instant::now() + recipe.max_boot_time, &mut scene)? {
+            Exit::Stopped(_) => {}
+            Exit::Returned { .. } => return Err(StartError::DidNotWait),
+        }
+        if entry.waiting().is_none() {
+            return Err(StartError::DidNotWait);
+        }
+        let image = main.freeze()?;
+        frozen();
+
+        let concurrency = recipe.concurrency.max(1);
+        let instance = Arc::new(Self {
+            name: recipe.name.clone(),
+            image,
+            entry,
+            regexes: desk.regexes,
+            limits,
+            max_request_time: recipe.max_request_time,
+            own_threads,
+            binary: (BinaryKind::of(elf), elf.len()),
+            pool: Pool::new(concurrency, MAX_WAITING),
+            missing: Mutex::new(Missing {
+                numbers: (1..concurrency).rev().collect(),
+                failed_at: None,
+            }),
+            forking: AtomicBool::new(false),
+            slot_counters: (0..concurrency).map(|_| Arc::default()).collect(),
+            counters: InstanceCounters::default(),
+        });
+        // Without a first VM there is no program; further ones may fail and come later.
+        let _pool_is_open = instance.pool.give(instance.fork(0)?);
+        instance.replenish();
+        Ok(instance)
+    }
+
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
+    pub(crate) fn entry(&self) -> &EntryPoints {
+        &self.entry
+    }
+
+    pub(crate) fn limits(&self) -> &MemoryLimits {
+        &self.limits
+    }
+
+    pub(crate) fn max_request_time(&self) -> Duration {
+        self.max_request_time
+    }
+
+    /// What a request body may have.
+    pub(crate) fn max_body(&self) -> u64 {
+        self.limits.max_request_memory
+    }
+
+    pub(crate) fn binary(&self) -> (BinaryKind, usize) {
+        self.binary
+    }
+
+    pub(crate) fn slot_counters(&self) -> &[Arc<SlotCounters>] {
+        &self.slot_counters
+    }
+
+    pub(crate) fn depth(&self) -> Depth {
+        self.pool.depth()
+    }
+
+    /// A slot without waiting.
+    pub(crate) fn try_take(&self) -> Option<Box<Slot>> {
+        self.pool.try_take()
+    }
+
+    /// A slot, after waiting if need be.
+    pub(crate) fn take(self: &Arc<Self>, patience: Duration) -> Result<Box<Slot>, Busy> {
+        self.replace_missing();
+        let begun = Instant::now();
+        let result = self.pool.take(patience);
+        match &result {
+            Ok(slot) => slot.counters.reservation_time.add_time(begun.elapsed()),
+            Err(Busy::TimedOut) => self.counters.reservation_timeouts.add(1),
+            Err(Busy::QueueFull) => self.counters.reservation_refused.add(1),
+            Err(Busy::Closed) => {}
+        }
+        result
+    }
+
+    /// Takes no more requests. Those that wait are told; those that run finish.
+    pub(crate) fn retire(&self) {
+        drop(self.pool.close());
+    }
+
+    fn fork(&self, number: usize) -> Result<Box<Slot>, StartError> {
+        let runner = if self.own_threads {
+            let name = format!("tinykvm-vm-{number}");
+            Some(Runner::start(&name).map_err(StartError::Thread)?)
+        } else {
+            None
+        };
+        // A virtual CPU belongs to the thread that made it as much as to those that run it.
+        let vm = match &runner {
+            Some(runner) => runner.orders().run(|| self.image.fork()),
+            None => Some(self.image.fork()),
+        };
+        let vm = vm.ok_or(StartError::Panicked)??;
+        self.counters.made.add(1);
+        let desk = Desk {
+            regexes: self.regexes.fork(),
+            ..Desk::default()
+        };
+        let counters = self
+            .slot_counters
+            .get(number)
+            .map(Arc::clone)
+            .unwrap_or_default();
+        Ok(Box::new(Slot::new(number, vm, desk, counters, runner)))
+    }
+
+    /// Forks what is missing, on this thread.
+    fn replenish(&self) {
+        if self.forking.swap(true, Ordering::Acquire) {
+            return;
+        }
+        loop {
+            let Some(number) = self.missing.lock().numbers.pop() else {
+                break;
+            };
+            match self.fork(number) {
+                Ok(slot) => {
+                    if self.pool.give(slot).is_err() {
+                        break;
+                    }
+                }
+                Err(error) => {
+                    let mut missing = self.missing.lock();
+                    missing.numbers.push(number);
+                    missing.failed_at = Some(Instant::now());
+                    let none_left = missing.numbers.len() == self.slot_counters.len();
+                    drop(missing);
+                    let line = format!("request VM {number} could not be made: {error}");
+                    journal::say(Severity::Error, &self.name, line.as_bytes());
+                    if none_left {
+                        self.retire();
+                    }
+                    break;
+                }
+            }
+        }
+        self.forking.store(false, Ordering::Release);
+    }
+
+    /// Forks what is missing, on a thread of its own. `gone` is dropped there too: closing a VM
+    /// is nothing for a thread that serves requests.
+    fn replace(self: &Arc<Self>, gone: Option<Box<Slot>>) {
+        let instance = Arc::clone(self);
+        let work = move || {
+            drop(gone);
+            instance.replenish();
+        };
+        let spawned = thread::Builder::new()
+            .name("tinykvm-fork".to_owned())
+            .spawn(work);
+        if let Err(error) = spawned {
+            self.missing.lock().failed_at = Some(Instant::now());
+            let line = format!("no thread to make request VMs: {error}");
+            journal::say(Severity::Error, &self.name, line.as_bytes());
+        }
+    }
+
+    fn replace_missing(self: &Arc<Self>) {
+        let due = {
+            let missing = self.missing.lock();
+            let paused = missing
+                .failed_at
+                .is_some_and(|at| at.elapsed() < FORK_PAUSE);
+            !missing.numbers.is_empty() && !paused
+        };
+        if due && !self.forking.load(Ordering::Relaxed) {
+            self.replace(None);
+        }
+    }
+}
+
+/// A slot whose reservation is over.
+pub(crate) struct Retired {
+    slot: Box<Slot>,
+    instance: Arc<Instance>,
+}
+
+impl Retired {
+    pub(crate) fn new(slot: Box<Slot>, instance: Arc<Instance>) -> Self {
+        Self { slot, instance }
+    }
+
+    /// Wipes the slot and puts it back, or throws it away and has another one made.
+    pub(crate) fn finish(self) {
+        let Self { mut slot, instance } = self;
+        let why = match slot.state {
+            State::Ready => None,
+            State::Poisoned => Some("it broke".to_owned()),
+            State::Loaded | State::Served => {
+                match catch_unwind(AssertUnwindSafe(|| slot.reset())) {
+                    Ok(Ok(())) => None,
+                    Ok(Err(error)) => Some(error.to_string()),
+                    Err(_reported_by_the_hook) => Some("a failure of the host".to_owned()),
+                }
+            }
+        };
+        let gone = match why {
+            None => match instance.pool.give(slot) {
+                Ok(()) => return,
+                Err(slot) => slot,
+            },
+            Some(why) => {
+                instance.counters.poisoned.add(1);
+                instance.missing.lock().numbers.push(slot.number());
+                let line = format!("request VM {} is thrown away: {why}", slot.number());
+                journal::say(Severity::Error, &instance.name, line.as_bytes());
+                slot
+            }
+        };
+        instance.replace(Some(gone));
+    }
+}
+
+impl Errand for Retired {
+    fn run(self) {
+        self.finish();
+    }
+}
+
+/// Arguments and environment as upstream's programs expect them.
+fn boot_config(recipe: &Recipe) -> BootConfig {
+    let mut args = vec![recipe.name.clone().into_bytes()];
+    args.extend(recipe.main_arguments.iter().cloned());
+    let mut env: Vec<Vec<u8>> = ["LC_TYPE=C", "LC_ALL=C", "USER=root"]
+        .iter()
+        .map(|v| v.as_bytes().to_vec())
+        .collect();
+    env.extend(recipe.environment.iter().cloned());
+    env.push(format!("KVM_NAME={}", recipe.name).into_bytes());
+    env.push(format!("KVM_GROUP={}", recipe.group).into_bytes());
+    for fixed in ["KVM_TYPE=request", "KVM_STATE=state", "KVM_DEBUG=0"] {
+        env.push(fixed.as_bytes().to_vec());
+    }
+    BootConfig {
+        name: recipe.name.clone(),
+        args,
+        env,
+        max_memory: recipe.max_memory,
+        address_space: recipe.address_space.max(recipe.max_memory),
+        executable: recipe.executable.clone(),
+        request: RequestLimits {
+            memory: recipe.max_request_memory,
+            keep: recipe.keep_memory,
+        },
+        executable_heap: recipe.executable_heap,
+        paths: recipe.paths.clone(),
+        cwd: recipe.current_working_directory.clone(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn arguments_and_environment_come_in_upstreams_order() {
+        let recipe = Recipe {
+            group: "g".to_owned(),
+            main_arguments: vec![b"--one".to_vec()],
+            environment: vec![b"X=1".to_vec()],
+            max_memory: 512 << 20,
+            ..Recipe::new("p")
+        };
+        let config = boot_config(&recipe);
+        assert_eq!(config.args, [b"p".to_vec(), b"--one".to_vec()]);
+        let expected = [
+            "LC_TYPE=C",
+            "LC_ALL=C",
+            "USER=root",
+            "X=1",
+            "KVM_NAME=p",
+            "KVM_GROUP=g",
+            "KVM_TYPE=request",
+            "KVM_STATE=state",
+            "KVM_DEBUG=0",
+        ];
+        assert_eq!(config.env, expected.map(|v| v.as_bytes().to_vec()));
+        assert!(config.address_space >= config.max_memory);
+    }
+}

@@ -1,0 +1,319 @@
+//! A program by its name: loaded on first use, replaced when told to, tried again after a failed
+//! start.
+//!
+//! ```text
+//! Unloaded --first use, start--> Loading --> Serving --unload--> Unloaded
+//!                                   \--> Failed --after a pause that doubles, next use--> Loading
+//! ```
+//!
+//! Guards: one thread loads; callers wait for it no longer than their patience; an instance that
+//! is replaced serves its running requests to the end.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use parking_lot::{Condvar, Mutex, RwLock};
+
+use crate::exchange::Severity;
+use crate::instance::{Instance, StartError};
+use crate::journal;
+use crate::pool::Busy;
+use crate::recipe::{Source, Threads};
+use crate::reservation::Reservation;
+
+/// How long a caller waits for a program to start and for a slot, together.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// The pause after a first failed start, and the longest one.
+const FIRST_PAUSE: Duration = Duration::from_secs(1);
+const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+
+/// Where a program is in its life.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Phase {
+    /// Nobody has needed it yet, or it was unloaded.
+    Unloaded,
+    /// Its binary is fetched, its `main()` runs.
+    Loading,
+    /// It waits for requests; request VMs are being made.
+    Frozen,
+    Serving,
+    Failed,
+}
+
+/// Why there is no request VM for a request.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ReserveError {
+    #[error("program {program} did not start: {reason}")]
+    NotStarted { program: String, reason: Arc<str> },
+    #[error("program {program} has been starting for {waited:?}")]
+    StillLoading { program: String, waited: Duration },
+    #[error("program {program}: no request VM became free within {waited:?}; raise concurrency")]
+    TimedOut { program: String, waited: Duration },
+    #[error("program {program}: too many requests wait for a request VM; raise concurrency")]
+    QueueFull { program: String },
+}
+
+/// One named program.
+pub struct Program {
+    name: String,
+    source: Box<dyn Source>,
+    threads: Threads,
+    patience: Duration,
+    current: RwLock<Option<Arc<Instance>>>,
+    life: Mutex<Life>,
+    changed: Condvar,
+}
+
+struct Life {
+    phase: Phase,
+    /// Counts unloads, so that a load that was overtaken by one is not used.
+    round: u64,
+    failures: u32,
+    /// After a failed start: why, and when to try again.
+    failed: Option<(Arc<str>, Instant)>,
+}
+
+impl Program {
+    pub fn new(name: &str, source: Box<dyn Source>) -> Arc<Self> {
+        Self::with(name, source, Threads::default(), PATIENCE)
+    }
+
+    /// As `new`, with the choice of threads and the callers' patience.
+    pub fn with(
+        name: &str,
+        source: Box<dyn Source>,
+        threads: Threads,
+        patience: Duration,
+    ) -> Arc<Self> {
+        let life = Life {
+            phase: Phase::Unloaded,
+            round: 0,
+            failures: 0,
+            failed: None,
+        };
+        Arc::new(Self {
+            name: name.to_owned(),
+            source,
+            threads,
+            patience,
+            current: RwLock::new(None),
+            life: Mutex::new(life),
+            changed: Condvar::new(),
+        })
+    }
+
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    pub fn phase(&self) -> Phase {
+        self.life.lock().phase
+    }
+
+    /// Why the last start failed, until one succeeds.
+    pub fn failure(&self) -> Option<Arc<str>> {
+        self.life
+            .lock()
+            .failed
+            .as_ref()
+            .map(|(reason, _)| Arc::clone(reason))
+    }
+
+    /// Begins to load the program if nobody has, and does not wait for it.
+    pub fn start(self: &Arc<Self>) {
+        let mut life = self.life.lock();
+        if life.phase == Phase::Unloaded {
+            self.begin(&mut life);
+        }
+    }
+
+    /// Drops the loaded instance: running requests finish on it, the next one loads a new one.
+    pub fn unload(&self) {
+        let old = {
+            let mut life = self.life.lock();
+            life.round += 1;
+            life.failures = 0;
+            life.failed = None;
+            if matches!(life.phase, Phase::Serving | Phase::Failed) {
+                life.phase = Phase::Unloaded;
+            }
+            self.current.write().take()
+        };
+        if let Some(old) = old {
+            discard(old);
+        }
+    }
+
+    /// A request VM for one request. Waits for the program to start and for a VM to be free.
+    pub fn reserve(self: &Arc<Self>) -> Result<Reservation, ReserveError> {
+        let current = self.current.read().clone();
+        if let Some(instance) = current
+            && let Some(slot) = instance.try_take()
+        {
+            return Ok(Reservation::new(slot, instance));
+        }
+        self.reserve_patiently()
+    }
+
+    fn reserve_patiently(self: &Arc<Self>) -> Result<Reservation, ReserveError> {
+        let begun = Instant::now();
+        let deadline = begun + self.patience;
+        let program = || self.name.clone();
+        loop {
+            let instance = self.instance(begun, deadline)?;
+            let left = deadline.saturating_duration_since(Instant::now());
+            match instance.take(left) {
+                Ok(slot) => return Ok(Reservation::new(slot, instance)),
+                Err(Busy::QueueFull) => return Err(ReserveError::QueueFull { program: program() }),
+                Err(Busy::TimedOut) => {
+                    let waited = begun.elapsed();
+                    return Err(ReserveError::TimedOut {
+                        program: program(),
+                        waited,
+                    });
+                }
+                Err(Busy::Closed) => self.forget(&instance),
+            }
+        }
+    }
+
+    /// The current instance, loaded if need be.
+    fn instance(
+        self: &Arc<Self>,
+        begun: Instant,
+        deadline: Instant,
+    ) -> Result<Arc<Instance>, ReserveError> {
+        let mut life = self.life.lock();
+        loop {
+            if let Some(instance) = self.current.read().clone() {
+                return Ok(instance);
+            }
+            match (life.phase, &life.failed) {
+                (Phase::Failed, Some((reason, again))) if Instant::now() < *again => {
+                    let reason = Arc::clone(reason);
+                    return Err(ReserveError::NotStarted {
+                        program: self.name.clone(),
+                        reason,
+                    });
+                }
+                (Phase::Loading | Phase::Frozen, _) => {}
+                _ => {
+                    self.begin(&mut life);
+                    continue;
+                }
+            }
+            if self.changed.wait_until(&mut life, deadline).timed_out() {
+                let (program, waited) = (self.name.clone(), begun.elapsed());
+                return Err(ReserveError::StillLoading { program, waited });
+            }
+        }
+    }
+
+    /// Has a thread load the program.
+    fn begin(self: &Arc<Self>, life: &mut Life) {
+        life.phase = Phase::Loading;
+        let program = Arc::clone(self);
+        let spawned = thread::Builder::new()
+            .name("tinykvm-load".to_owned())
+            .spawn(move || program.load());
+        if let Err(error) = spawned {
+            self.fail(life, &StartError::Thread(error));
+        }
+    }
+
+    fn load(self: Arc<Self>) {
+        loop {
+            let round = self.life.lock().round;
+            let begun = Instant::now();
+            let result = catch_unwind(AssertUnwindSafe(|| self.load_once(round)))
+                .unwrap_or(Err(StartError::Panicked));
+            let mut life = self.life.lock();
+            if life.round != round {
+                // Unloaded meanwhile: what was loaded may be of yesterday.
+                life.phase = Phase::Loading;
+                drop(life);
+                if let Ok(instance) = result {
+                    instance.retire();
+                }
+                continue;
+            }
+            match result {
+                Ok(instance) => {
+                    life.phase = Phase::Serving;
+                    life.failures = 0;
+                    life.failed = None;
+                    *self.current.write() = Some(instance);
+                    let line = format!("started in {:.1?}", begun.elapsed());
+                    journal::say(Severity::Info, &self.name, line.as_bytes());
+                }
+                Err(error) => self.fail(&mut life, &error),
+            }
+            self.changed.notify_all();
+            return;
+        }
+    }
+
+    fn load_once(&self, round: u64) -> Result<Arc<Instance>, StartError> {
+        let (recipe, elf) = self.source.fetch().map_err(StartError::Fetch)?;
+        Instance::start(&recipe, &elf, self.threads, &|| {
+            let mut life = self.life.lock();
+            if life.round == round {
+                life.phase = Phase::Frozen;
+            }
+        })
+    }
+
+    fn fail(&self, life: &mut Life, error: &StartError) {
+        let pause = FIRST_PAUSE
+            .saturating_mul(1 << life.failures.min(6))
+            .min(LONGEST_PAUSE);
+        life.failures = life.failures.saturating_add(1);
+        life.phase = Phase::Failed;
+        let reason: Arc<str> = error.to_string().into();
+        let line = format!("did not start: {reason}; next attempt in {pause:?} at the earliest");
+        journal::say(Severity::Error, &self.name, line.as_bytes());
+        life.failed = Some((reason, Instant::now() + pause));
+    }
+
+    /// Drops an instance that has lost all its VMs.
+    fn forget(&self, lost: &Arc<Instance>) {
+        let mut life = self.life.lock();
+        let mut current = self.current.write();
+        if current
+            .as_ref()
+            .is_some_and(|instance| Arc::ptr_eq(instance, lost))
+        {
+            *current = None;
+            self.fail(&mut life, &StartError::Lost);
+        }
+    }
+
+    /// The instance that serves, if one does.
+    pub(crate) fn current(&self) -> Option<Arc<Instance>> {
+        self.current.read().clone()
+    }
+}
+
+/// Ends an instance on a thread of its own: closing VMs is nothing for a thread with other work.
+fn discard(old: Arc<Instance>) {
+    let shared = Arc::clone(&old);
+    let spawned = thread::Builder::new()
+        .name("tinykvm-drop".to_owned())
+        .spawn(move || {
+            shared.retire();
+            drop(shared);
+        });
+    if spawned.is_err() {
+        old.retire();
+    }
+}
+
+impl std::fmt::Debug for Program {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Program")
+            .field("name", &self.name)
+            .finish_non_exhaustive()
+    }
+}

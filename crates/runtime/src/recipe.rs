@@ -1,0 +1,98 @@
+//! What an instance of a program is made from: settings, resolved, and the bytes of its binary.
+
+use std::time::Duration;
+
+use sandbox::AllowedPath;
+
+/// Where a program's settings and binary come from, each time it is loaded.
+pub trait Source: Send + Sync {
+    /// May block: it is called on a thread of ours. The error is what an operator reads.
+    fn fetch(&self) -> Result<(Recipe, Vec<u8>), String>;
+}
+
+/// The settings that matter to the runtime. Sizes are bytes.
+#[derive(Debug, Clone)]
+pub struct Recipe {
+    pub name: String,
+    pub group: String,
+    /// argv[1] and on.
+    pub main_arguments: Vec<Vec<u8>>,
+    /// `NAME=value`.
+    pub environment: Vec<Vec<u8>>,
+    /// What `/proc/self/exe` points to.
+    pub executable: Vec<u8>,
+    pub paths: Vec<AllowedPath>,
+    pub current_working_directory: Vec<u8>,
+    pub max_boot_time: Duration,
+    pub max_request_time: Duration,
+    pub max_memory: u64,
+    pub address_space: u64,
+    pub max_request_memory: u64,
+    /// What a request VM keeps of its memory for the next request (`limit_workmem_after_req`).
+    pub keep_memory: u64,
+    pub executable_heap: bool,
+    /// Request VMs.
+    pub concurrency: usize,
+}
+
+impl Recipe {
+    /// A program with default settings.
+    pub fn new(name: &str) -> Self {
+        Self {
+            name: name.to_owned(),
+            group: String::new(),
+            main_arguments: Vec::new(),
+            environment: Vec::new(),
+            executable: Vec::new(),
+            paths: Vec::new(),
+            current_working_directory: b"/".to_vec(),
+            max_boot_time: Duration::from_secs(16),
+            max_request_time: Duration::from_secs(8),
+            max_memory: 256 << 20,
+            address_space: 256 << 20,
+            max_request_memory: 64 << 20,
+            keep_memory: u64::MAX,
+            executable_heap: false,
+            concurrency: 2,
+        }
+    }
+}
+
+/// Which thread a request VM runs on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Threads {
+    /// The caller's where the host changes a virtual CPU's thread cheaply, otherwise its own.
+    #[default]
+    AsHostLikes,
+    /// The caller's.
+    Callers,
+    /// Its own.
+    Own,
+}
+
+/// What statistics call the type of a binary.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum BinaryKind {
+    Static,
+    StaticPie,
+    Unknown,
+}
+
+impl BinaryKind {
+    /// By the e_type field of a binary that was found loadable.
+    pub(crate) fn of(elf: &[u8]) -> Self {
+        match elf.get(16..18) {
+            Some([2, 0]) => Self::Static,
+            Some([3, 0]) => Self::StaticPie,
+            _ => Self::Unknown,
+        }
+    }
+
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Static => "static",
+            Self::StaticPie => "static-pie",
+            Self::Unknown => "unknown",
+        }
+    }
+}

@@ -1,0 +1,317 @@
+//! One request through one VM: which way it is delivered, what becomes of faults.
+//!
+//! Never fails: a guest that does not answer gets a second chance by its error callback, and the
+//! caller gets a 500 if that fails too.
+
+use std::time::{Duration, Instant};
+
+use sandbox::{Exit, Fault, GuestVirt, Vm};
+use tinykvm_sys::bytes_of;
+
+use crate::exchange::{Exchange, Severity};
+use crate::hypercalls::{Entry, Scene, Stage, Waiting};
+use crate::instance::Instance;
+use crate::request_abi::{Content, Request};
+use crate::response::{ContentType, Response};
+use crate::slot::{Slot, State};
+
+/// How long the error callback may take.
+const SECOND_CHANCE: Duration = Duration::from_secs(1);
+/// How much of a fault's text the error callback is told.
+const MAX_FAULT_TEXT: usize = 1024;
+
+/// Why a guest call did not answer.
+#[derive(Debug, thiserror::Error)]
+enum Failure {
+    /// The guest's fault.
+    #[error("{0}")]
+    Guest(#[from] Fault),
+    /// The request cannot be shown to a guest; none ran.
+    #[error("{0}")]
+    Request(String),
+}
+
+/// A way to deliver a request.
+enum Way {
+    Request(GuestVirt),
+    Get(GuestVirt),
+    Post(GuestVirt),
+    Resume { request: GuestVirt },
+}
+
+impl Slot {
+    pub(crate) fn serve(
+        &mut self,
+        instance: &Instance,
+        request: &Request<'_>,
+        exchange: &mut dyn Exchange,
+    ) -> Response {
+        if matches!(self.state, State::Served | State::Poisoned) {
+            self.state = State::Poisoned;
+            return Response::failed();
+        }
+        self.state = State::Served;
+        let mut response = Response::failed();
+        self.counters
+            .input_bytes
+            .add(self.body.map_or(0, |body| body.len()));
+
+        let begun = cpu_time();
+        let first = self.deliver(instance, request, exchange);
+        let answered = match first {
+            Ok(()) => {
+                self.counters
+                    .request_cpu_time
+                    .add_time(cpu_time().saturating_sub(begun));
+                true
+            }
+            Err(failure) => {
+                self.counters
+                    .exception_cpu_time
+                    .add_time(cpu_time().saturating_sub(begun));
+                self.count(&failure, &mut response);
+                let line = format!("{}: {failure}", instance.name());
+                exchange.log(Severity::Error, line.as_bytes());
+                self.second_chance(instance, request, exchange, &failure, &mut response)
+            }
+        };
+        if answered && let Some(status) = self.desk.answer.status() {
+            response.status = status;
+            response.content_type = ContentType::new(self.desk.answer.content_type());
+            response.content_length = self.desk.answer.content_length();
+        } else {
+            self.desk.answer.reset();
+        }
+        self.counters.status(response.status);
+        self.counters.output_bytes.add(response.content_length);
+        response
+    }
+
+    fn deliver(
+        &mut self,
+        instance: &Instance,
+        request: &Request<'_>,
+        exchange: &mut dyn Exchange,
+    ) -> Result<(), Failure> {
+        let content = self.body.and_then(|body| body.content());
+        let content_type = if content.is_some() {
+            request.content_type
+        } else {
+            b""
+        };
+        let request = &Request {
+            content_type,
+            ..*request
+        };
+        let deadline = Instant::now() + instance.max_request_time();
+        let way = self.way(instance, content)?;
+        let exit = match way {
+            Way::Request(function) => {
+                let (place, _) = self.show(request, content, exchange)?;
+                self.run(instance, exchange, |vm, scene| {
+                    vm.call(function, &[place], deadline, scene)
+                })?
+            }
+            Way::Get(function) => {
+                let at = self.push_strings(request)?;
+                self.run(instance, exchange, |vm, scene| {
+                    vm.call(function, &[at.url, at.argument], deadline, scene)
+                })?
+            }
+            Way::Post(function) => {
+                let at = self.push_strings(request)?;
+                let (data, len) = content.map_or((0, 0), |c| (c.at.raw(), c.len));
+                let arguments = [at.url, at.argument, at.content_type, data, len];
+                self.run(instance, exchange, |vm, scene| {
+                    vm.call(function, &arguments, deadline, scene)
+                })?
+            }
+            Way::Resume { request: place } => {
+                let (_, shown) = self.show(request, content, exchange)?;
+                let written = self.vm.memory_mut().write(place, bytes_of(&shown));
+                written.map_err(Fault::from)?;
+                self.run(instance, exchange, |vm, scene| {
+                    vm.resume_paused(deadline, scene)
+                })?
+            }
+        };
+        self.check_answer(&exit)
+    }
+
+    /// The order of preference is upstream's. A body that was announced but is empty goes to a
+    /// program that only takes bodies.
+    fn way(&self, instance: &Instance, content: Option<Content>) -> Result<Way, Failure> {
+        let entry = instance.entry();
+        if let Some(function) = entry.get(Entry::Request) {
+            return Ok(Way::Request(function));
+        }
+        match (content, entry.get(Entry::Get), entry.get(Entry::Post)) {
+            (None, Some(get), _) => return Ok(Way::Get(get)),
+            (Some(_), _, Some(post)) => return Ok(Way::Post(post)),
+            _ => {}
+        }
+        match (entry.waiting(), entry.get(Entry::Post)) {
+            (Some(Waiting::Paused { request }), _) => Ok(Way::Resume { request }),
+            (_, Some(post)) if self.body.is_some() => Ok(Way::Post(post)),
+            _ => {
+                let what = if content.is_some() { "with" } else { "without" };
+                let message = format!("the program has no callback for requests {what} a body");
+                Err(Failure::Guest(Fault::Misuse(message)))
+            }
+        }
+    }
+
+    /// Writes the whole request into the VM: the address of the structure, and the structure.
+    fn show(
+        &mut self,
+        request: &Request<'_>,
+        content: Option<Content>,
+        exchange: &dyn Exchange,
+    ) -> Result<(u64, tinykvm_sys::abi::tinykvm_request), Failure> {
+        let refused = |error: &dyn std::fmt::Display| Failure::Request(error.to_string());
+        let random = self.random.pair().map_err(|error| refused(&error))?;
+        let strings = self.layout.strings(request);
+        self.layout
+            .headers(exchange)
+            .map_err(|error| refused(&error))?;
+        let base = alloc(&mut self.vm, self.layout.complete_len())?;
+        let shown = self
+            .layout
+            .complete(base, strings, request, content, random)
+            .map_err(|error| refused(&error))?;
+        write(&mut self.vm, base, self.layout.bytes())?;
+        Ok(shown)
+    }
+
+    fn push_strings(
+        &mut self,
+        request: &Request<'_>,
+    ) -> Result<crate::request_abi::Addresses, Failure> {
+        let strings = self.layout.strings(request);
+        let base = alloc(&mut self.vm, self.layout.bytes().len())?;
+        write(&mut self.vm, base, self.layout.bytes())?;
+        Ok(strings.at(base))
+    }
+
+    fn run(
+        &mut self,
+        instance: &Instance,
+        exchange: &mut dyn Exchange,
+        go: impl FnOnce(&mut Vm, &mut Scene<'_>) -> Result<Exit, Fault>,
+    ) -> Result<Exit, Fault> {
+        self.counters.invocations.add(1);
+        let mut scene = Scene {
+            stage: Stage::Request(exchange),
+            desk: &mut self.desk,
+            limits: instance.limits(),
+        };
+        go(&mut self.vm, &mut scene)
+    }
+
+    fn check_answer(&self, exit: &Exit) -> Result<(), Failure> {
+        match (exit, self.desk.answer.status()) {
+            (Exit::Stopped(_), Some(_)) => Ok(()),
+            (Exit::Stopped(_), None) => {
+                Err(Fault::Misuse("the program stopped without a response".to_owned()).into())
+            }
+            (Exit::Returned { .. }, _) => {
+                Err(Fault::Misuse("the callback returned without a response".to_owned()).into())
+            }
+        }
+    }
+
+    /// Calls the error callback in the same VM, as the fault left it.
+    fn second_chance(
+        &mut self,
+        instance: &Instance,
+        request: &Request<'_>,
+        exchange: &mut dyn Exchange,
+        failure: &Failure,
+        response: &mut Response,
+    ) -> bool {
+        let Failure::Guest(fault) = failure else {
+            return false;
+        };
+        if matches!(fault, Fault::Machine(_)) {
+            self.state = State::Poisoned;
+            return false;
+        }
+        let Some(function) = instance.entry().get(Entry::Error) else {
+            return false;
+        };
+        self.desk.answer.reset();
+        let mut text = fault.to_string().into_bytes();
+        text.truncate(MAX_FAULT_TEXT);
+        // The text travels in the place of the content type.
+        let request = Request {
+            content_type: &text,
+            ..*request
+        };
+        let result = self.push_strings(&request).and_then(|at| {
+            let arguments = [at.url, at.argument, at.content_type];
+            let deadline = Instant::now() + SECOND_CHANCE;
+            let exit = self.run(instance, exchange, |vm, scene| {
+                vm.call(function, &arguments, deadline, scene)
+            })?;
+            self.check_answer(&exit)
+        });
+        match result {
+            Ok(()) => true,
+            Err(failure) => {
+                self.count(&failure, response);
+                if matches!(failure, Failure::Guest(Fault::Machine(_))) {
+                    self.state = State::Poisoned;
+                }
+                let line = format!("{}: error callback: {failure}", instance.name());
+                exchange.log(Severity::Error, line.as_bytes());
+                false
+            }
+        }
+    }
+
+    fn count(&self, failure: &Failure, response: &mut Response) {
+        let Failure::Guest(fault) = failure else {
+            return;
+        };
+        response.exceptions += 1;
+        match fault {
+            Fault::TimedOut => {
+                response.timeouts += 1;
+                &self.counters.timeouts
+            }
+            Fault::OutOfMemory { .. } => &self.counters.exception_oom,
+            Fault::Access(_) => &self.counters.exception_mem,
+            _ => &self.counters.exceptions,
+        }
+        .add(1);
+    }
+}
+
+/// Room in the request area, or a failure that says that the request is too big for it.
+fn alloc(vm: &mut Vm, len: usize) -> Result<GuestVirt, Failure> {
+    let len = u64::try_from(len).unwrap_or(u64::MAX);
+    vm.request_alloc(len).map_err(|_| {
+        Failure::Request(format!(
+            "the request's {len} bytes of text and headers are too many"
+        ))
+    })
+}
+
+fn write(vm: &mut Vm, at: GuestVirt, bytes: &[u8]) -> Result<(), Failure> {
+    // A guest can take the rights on its request area away, in its error callback's way.
+    vm.memory_mut()
+        .write(at, bytes)
+        .map_err(|error| Failure::Guest(error.into()))
+}
+
+/// CPU time of this thread.
+fn cpu_time() -> Duration {
+    let mut time = libc::timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
+    // SAFETY: the kernel writes to `time`; the clock exists on every Linux.
+    unsafe { libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &raw mut time) };
+    let seconds = u64::try_from(time.tv_sec).unwrap_or(0);
+    Duration::new(seconds, u32::try_from(time.tv_nsec).unwrap_or(0))
+}

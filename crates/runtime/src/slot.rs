@@ -1,0 +1,160 @@
+//! One request VM of an instance and all that the host keeps for it.
+//!
+//! ```text
+//! Ready --push, handle--> Used --reset--> Ready
+//!                          \--reset failed, VM broke, panic of ours--> thrown away
+//! ```
+//!
+//! Guards: nothing of a request is left in a slot that goes back to the pool. `reset` names all
+//! fields, so that a new one does not compile until someone decided about it.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use sandbox::{Counters, HostError, Vm};
+
+use crate::body::{Body, BodyError};
+use crate::hypercalls::Desk;
+use crate::instance::Retired;
+use crate::random::Random;
+use crate::request_abi::Layout;
+use crate::runner::{Orders, Runner};
+use crate::statistics::SlotCounters;
+
+pub(crate) struct Slot {
+    pub(crate) vm: Vm,
+    pub(crate) desk: Desk,
+    pub(crate) layout: Layout,
+    pub(crate) random: Random,
+    pub(crate) body: Option<Body>,
+    pub(crate) state: State,
+    pub(crate) counters: Arc<SlotCounters>,
+    /// What the VM's counters said when they were last added to ours.
+    seen: Counters,
+    runner: Option<Runner<Retired>>,
+    number: usize,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum State {
+    /// As forked.
+    Ready,
+    /// A request has begun to come in.
+    Loaded,
+    /// The guest has run.
+    Served,
+    /// Not to be used again.
+    Poisoned,
+}
+
+impl Slot {
+    pub(crate) fn new(
+        number: usize,
+        vm: Vm,
+        desk: Desk,
+        counters: Arc<SlotCounters>,
+        runner: Option<Runner<Retired>>,
+    ) -> Self {
+        Self {
+            vm,
+            desk,
+            layout: Layout::default(),
+            random: Random::new(),
+            body: None,
+            state: State::Ready,
+            counters,
+            seen: Counters::default(),
+            runner,
+            number,
+        }
+    }
+
+    /// Which of the instance's slots it is.
+    pub(crate) fn number(&self) -> usize {
+        self.number
+    }
+
+    /// The way to the slot's own thread, if it has one.
+    pub(crate) fn orders(&self) -> Option<Orders<Retired>> {
+        self.runner.as_ref().map(Runner::orders)
+    }
+
+    /// Says that the request has a body and how long it is, if that is known.
+    pub(crate) fn begin_body(&mut self, len: Option<u64>, max: u64) -> Result<(), BodyError> {
+        self.load()?;
+        let body = self.body.get_or_insert_with(Body::begin);
+        match len {
+            Some(len) => body.expect(&mut self.vm, len, max),
+            None => Ok(()),
+        }
+    }
+
+    pub(crate) fn push_body(&mut self, chunk: &[u8], max: u64) -> Result<(), BodyError> {
+        self.load()?;
+        self.body
+            .get_or_insert_with(Body::begin)
+            .push(&mut self.vm, chunk, max)
+    }
+
+    fn load(&mut self) -> Result<(), BodyError> {
+        match self.state {
+            State::Ready | State::Loaded => {
+                self.state = State::Loaded;
+                Ok(())
+            }
+            State::Served | State::Poisoned => Err(BodyError::Over),
+        }
+    }
+
+    /// Makes the slot as it was when it was forked.
+    pub(crate) fn reset(&mut self) -> Result<(), HostError> {
+        let begun = Instant::now();
+        let Self {
+            vm,
+            desk,
+            layout,
+            random: _, // what it handed out it does not know any more
+            body,
+            state,
+            counters, // about the slot, not the request
+            seen,
+            runner: _, // a thread without state
+            number: _, // constant
+        } = self;
+        desk.reset();
+        layout.reset();
+        *body = None;
+        let wiped = vm.reset()?;
+        *state = State::Ready;
+        counters.resets.add(1);
+        counters.resets_full.add(u64::from(wiped.full));
+        counters.reset_time.add_time(begun.elapsed());
+        let now = vm.counters();
+        let before = std::mem::replace(seen, now);
+        counters
+            .kvm_runs
+            .add(now.kvm_runs.saturating_sub(before.kvm_runs));
+        counters
+            .ioctls
+            .add(now.ioctls.saturating_sub(before.ioctls));
+        counters
+            .system_calls
+            .add(now.system_calls.saturating_sub(before.system_calls));
+        counters
+            .guest_exceptions
+            .add(now.exceptions.saturating_sub(before.exceptions));
+        counters
+            .dirty_pages
+            .add(now.dirty_pages.saturating_sub(before.dirty_pages));
+        Ok(())
+    }
+}
+
+impl std::fmt::Debug for Slot {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Slot")
+            .field("number", &self.number)
+            .field("state", &self.state)
+            .finish_non_exhaustive()
+    }
+}
