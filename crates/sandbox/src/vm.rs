@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use crate::address::{GuestVirt, PAGE_SIZE};
+use crate::address::{GuestPhys, GuestVirt, PAGE_SIZE};
 use crate::entry::Frame;
 use crate::image::Image;
 use crate::kvm::HostError;
@@ -159,6 +159,12 @@ impl Vm {
         *area_next = image.frozen.request_area().start;
         *reload |= wiped.reload;
         Ok(wiped)
+    }
+
+    /// The guest-physical pages in which this VM's memory differs from its image: none after a
+    /// reset. Looks at every byte.
+    pub fn differences(&self) -> Vec<GuestPhys> {
+        self.machine.memory.differences()
     }
 
     /// What this VM has cost so far.

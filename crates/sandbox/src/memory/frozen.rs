@@ -225,11 +225,25 @@ impl Frozen {
     /// Gives one page of a fork the image's content again. False: there is no such page.
     pub(super) fn restore_page(&self, memory: &Backing, page: u64) -> bool {
         let at = GuestPhys::new(page * PAGE_SIZE);
-        let word = self.content.get(to_usize(page / 64)).copied().unwrap_or(0);
-        if at.raw() < self.source.len() && word & (1 << (page % 64)) != 0 {
+        if self.has_content(page) {
             memory.copy_page_from(&self.source, at)
         } else {
             memory.zero(at, PAGE_SIZE)
         }
+    }
+
+    /// The image's own memory.
+    pub(super) fn source(&self) -> &Backing {
+        &self.source
+    }
+
+    /// A word as forks have it: of the image, or zero behind it and in its holes.
+    pub(super) fn source_word(&self, at: GuestPhys) -> u64 {
+        if self.has_content(at.raw() / PAGE_SIZE) { self.source.word(at) } else { 0 }
+    }
+
+    fn has_content(&self, page: u64) -> bool {
+        let word = self.content.get(to_usize(page / 64)).copied().unwrap_or(0);
+        page * PAGE_SIZE < self.source.len() && word & (1 << (page % 64)) != 0
     }
 }

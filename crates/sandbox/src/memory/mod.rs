@@ -21,6 +21,8 @@ mod frozen;
 mod paging;
 mod reset;
 mod space;
+#[cfg(test)]
+mod tests;
 
 pub use access::{Piece, PieceMut};
 pub use frozen::Frozen;

@@ -184,3 +184,16 @@ fn settle_table(memory: &Backing, table: GuestPhys, level: u32) {
 pub(crate) const fn table_bytes(pages: u64) -> u64 {
     (pages / ENTRIES + 2 + pages / (ENTRIES * ENTRIES) + 2 + 4) * PAGE_SIZE
 }
+
+/// Calls `found` with the frame of every page table, the root's first.
+pub(crate) fn visit_tables(memory: &Backing, found: &mut dyn FnMut(GuestPhys)) {
+    fn below(memory: &Backing, table: GuestPhys, level: u32, found: &mut dyn FnMut(GuestPhys)) {
+        found(table);
+        if level > 0 {
+            memory.matching_words(table, PRESENT, &mut |_, entry| {
+                below(memory, frame_of(entry), level - 1, found);
+            });
+        }
+    }
+    below(memory, ROOT, 3, found);
+}

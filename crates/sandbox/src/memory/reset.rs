@@ -3,13 +3,15 @@
 //! Pages that became private keep their place and get the image's content back: no unmapping, no
 //! faults in the next request. Which pages: leaves whose dirty bit is set, whoever wrote them.
 
+use std::collections::HashSet;
 use std::io;
 use std::sync::Arc;
 
 use super::paging::{self, ACCESSED, Bits, DIRTY, PRESENT};
 use super::space::{Stale, takes_away};
 use super::{Memory, Role};
-use crate::address::PAGE_SIZE;
+use crate::address::{GuestPhys, PAGE_SIZE};
+use crate::layout;
 
 /// What a host does with dirty bits that were cleared from outside; found out by probing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,6 +34,32 @@ pub struct Wiped {
 }
 
 impl Memory {
+    /// The pages in which this VM differs from its image, for tests and for the suspicious: looks
+    /// at every byte. Left out are the two pages that the host rewrites before they are used (frame
+    /// and kernel stack), and accessed and dirty bits in page tables.
+    pub(crate) fn differences(&self) -> Vec<GuestPhys> {
+        let Role::Request { frozen, .. } = &self.role else {
+            return Vec::new();
+        };
+        let mut tables = HashSet::new();
+        paging::visit_tables(frozen.source(), &mut |table| {
+            tables.insert(table.raw());
+        });
+        let rewritten = [layout::FRAME, layout::KERNEL_STACK];
+        let mut different = Vec::new();
+        for at in (0..self.backing.len()).step_by(4096) {
+            let ignored = if tables.contains(&at) { ACCESSED | DIRTY } else { 0 };
+            let same = (at..at + PAGE_SIZE).step_by(8).map(GuestPhys::new).all(|word| {
+                let changed = self.backing.word(word) ^ frozen.source_word(word);
+                changed & !ignored == 0
+            });
+            if !same && !rewritten.contains(&at) {
+                different.push(GuestPhys::new(at));
+            }
+        }
+        different
+    }
+
     /// Undoes everything since the fork or the last reset. More than `keep_pages` dirty pages are
     /// given back to the host instead of being kept for the next request.
     pub(crate) fn reset(&mut self, bits: DirtyBits, keep_pages: u64) -> io::Result<Wiped> {
@@ -67,7 +95,7 @@ impl Memory {
         if *tables_grew || pages > keep_pages {
             edits.clear();
             *tables_grew = false;
-            backing.drop_private(crate::GuestPhys::new(0), backing.len())?;
+            backing.drop_private(GuestPhys::new(0), backing.len())?;
             return Ok(Wiped {
                 pages,
                 full: true,
