@@ -84,16 +84,8 @@ impl MainVm {
         install(&mut memory).map_err(HostError::Memory)?;
         load(&mut memory, &program).map_err(too_large)?;
 
-        let stack_top = lay_out(&mut memory, program.image_end).map_err(too_large)?;
-        let auxv = Auxv {
-            phdr: program.phdr,
-            phent: program.phent,
-            phnum: program.phnum,
-            entry: program.entry,
-            base: 0,
-            hwcap: host.hwcap(),
-            vdso: (!tinykvm_sys::VDSO.is_empty()).then_some(layout::VDSO),
-        };
+        let stack_top = lay_out(&mut memory, program.image_end.raw()).map_err(too_large)?;
+        let auxv = Auxv::new(&program, host.hwcap());
         let args: Vec<&[u8]> = config.args.iter().map(Vec::as_slice).collect();
         let env: Vec<&[u8]> = config.env.iter().map(Vec::as_slice).collect();
         let rsp = start::write_stack(&mut memory, stack_top, MAIN_STACK, &args, &env, &auxv)?;
@@ -108,12 +100,12 @@ impl MainVm {
             stack: MAIN_STACK,
         });
         let mut frame = crate::entry::Frame::new(host);
-        frame.prepare(program.entry, 0, 0, false);
+        frame.prepare(program.entry.raw(), 0, 0, false);
         let page = frame.page(&Regs::default());
         memory.write_system(GuestPhys::new(layout::FRAME), tinykvm_sys::bytes_of(&page));
         let mut machine =
             Machine::new(host, memory, process, MemoryLimit::Image(config.max_memory))?;
-        machine.start_at(program.entry, rsp.raw());
+        machine.start_at(program.entry.raw(), rsp.raw());
         Ok(Self { machine, host: Arc::clone(host), request: config.request })
     }
 
@@ -165,11 +157,9 @@ impl MainVm {
 /// Maps the program's segments.
 fn load(memory: &mut Memory, program: &Elf<'_>) -> Result<(), MapError> {
     for segment in &program.segments {
-        let start = GuestVirt::new(segment.address).page_floor();
-        let end = segment.address.checked_add(segment.mem_len).ok_or(MapError::Invalid)?;
-        let len = end.next_multiple_of(PAGE_SIZE) - start.raw();
+        let (start, len) = (segment.address, segment.mem_len);
         memory.map(Place::FixedNoReplace(start), len, Protection::READ_WRITE)?;
-        let written = memory.write(GuestVirt::new(segment.address), segment.data);
+        let written = memory.write(start, segment.data);
         written.map_err(|_| MapError::Invalid)?;
         memory.protect(start, len, segment.prot)?;
     }

@@ -28,5 +28,8 @@ pub use kvm::{Facts, Host, HostError};
 pub use kvm_bindings::kvm_regs as Regs;
 pub use linux::AllowedPath;
 pub use machine::{Counters, Exit};
-pub use memory::{AccessError, AccessKind, MapError, Memory, Piece, PieceMut, Place, Protection, Wiped};
+pub use memory::{
+    AccessError, AccessKind, MapError, Memory, Piece, PieceMut, Place, Protection, Wiped,
+};
+pub use start::StartError;
 pub use vm::Vm;

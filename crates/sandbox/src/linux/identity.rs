@@ -7,7 +7,7 @@ use crate::address::GuestVirt;
 use crate::layout::USER_END;
 
 /// User and group of every program.
-const USER: u64 = 1000;
+const USER: u64 = crate::start::USER_ID;
 
 pub(super) fn exit(call: &mut Call<'_>) -> Answer {
     let [status, ..] = call.args();
