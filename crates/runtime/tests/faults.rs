@@ -1,0 +1,286 @@
+//! What a guest does wrong costs its own request and nothing else.
+
+mod support;
+
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use runtime::{Program, Recipe, Recorded, ReserveError, Source, Threads};
+use support::{BOTH, Fixed, get, get_with, post, program, program_with};
+
+#[test]
+fn on_error_answers_with_the_reason() {
+    for threads in BOTH {
+        let program = program_with("on_error", threads, |recipe| {
+            recipe.max_request_time = Duration::from_millis(300);
+        });
+        assert_eq!(get(&program, "/").text(), "fine");
+        for (url, reason) in [
+            ("/null", "page fault"),
+            ("/loop", "timed out"),
+            ("/silent", "returned without a response"),
+            ("/status", "response status 99"),
+        ] {
+            let reply = get_with(&program, url, "arg", Recorded::new("GET", &[]));
+            assert_eq!(reply.status(), 503, "{url}: {}", reply.log());
+            let text = reply.text();
+            assert!(
+                text.contains(&format!("url={url}\narg=arg\nreason=")),
+                "{text}"
+            );
+            assert!(text.contains(reason), "{text}");
+            assert!(reply.log().contains(reason), "{}", reply.log());
+            assert_eq!(reply.response.exceptions, 1);
+            assert_eq!(reply.response.timeouts, u32::from(url == "/loop"));
+        }
+        assert_eq!(get(&program, "/").text(), "fine");
+    }
+}
+
+#[test]
+fn a_second_fault_in_on_error_is_a_plain_500_within_its_second() {
+    let program = program_with("on_error", Threads::AsHostLikes, |recipe| {
+        recipe.max_request_time = Duration::from_millis(300);
+    });
+    for url in [
+        "/null?twice",
+        "/loop?twice",
+        "/silent?twice",
+        "/status?twice",
+    ] {
+        let begun = Instant::now();
+        let reply = get(&program, url);
+        assert_eq!((reply.status(), reply.body.len()), (500, 0), "{url}");
+        assert!(reply.response.content_type.is_empty());
+        assert_eq!(reply.response.exceptions, 2);
+        assert!(begun.elapsed() < Duration::from_secs(4), "{url}");
+    }
+    assert_eq!(get(&program, "/").text(), "fine");
+}
+
+#[test]
+fn every_kind_of_fault_is_a_500_that_says_why_and_the_vm_serves_on() {
+    let hostile = program_with("hostile", Threads::AsHostLikes, |recipe| {
+        recipe.max_request_time = Duration::from_millis(500);
+        recipe.concurrency = 1;
+    });
+    for (url, reason) in [
+        ("/null", "page fault (#PF)"),
+        ("/loop", "timed out"),
+        ("/return", "returned without a response"),
+        ("/ud2", "invalid opcode (#UD)"),
+        ("/div0", "divide error (#DE)"),
+        ("/hlt", "general protection fault (#GP)"),
+        ("/cli", "general protection fault (#GP)"),
+        ("/overflow", "page fault (#PF)"),
+        ("/exit/3", "exited with status 3"),
+        ("/read/12000", "page fault (#PF)"),
+        ("/write/ffffffff80000000", "page fault (#PF)"),
+        ("/jump/7fff00000000", "page fault (#PF)"),
+        ("/stack-code", "page fault (#PF)"),
+        ("/data-code", "page fault (#PF)"),
+        ("/write-text", "page fault (#PF)"),
+        ("/status/63", "response status 99"),
+        ("/status/ffff", "response status -1"),
+        ("/type/1000", "too long"),
+        ("/body/12000/10", "not mapped"),
+        ("/body/400000/ffffffffffffffff", "not mapped"),
+        ("/extra/1", "not mapped"),
+        ("/headers/0/1", "not mapped"),
+        ("/headers/400000/41", "65 extra headers"),
+    ] {
+        let reply = get(&hostile, url);
+        assert_eq!(
+            reply.status(),
+            500,
+            "{url}: {} {}",
+            reply.text(),
+            reply.log()
+        );
+        assert!(reply.log().contains(reason), "{url}: {}", reply.log());
+        let fine = get(&hostile, "/fine");
+        assert_eq!(fine.text(), "survived /fine", "after {url}: {}", fine.log());
+    }
+    let stats = hostile.statistics().unwrap();
+    assert_eq!(stats["program"]["machines_poisoned"], 0, "{stats}");
+}
+
+#[test]
+fn memory_without_end_ends_the_request_near_its_limit() {
+    let hostile = program_with("hostile", Threads::AsHostLikes, |recipe| {
+        recipe.max_request_memory = 16 << 20;
+        recipe.concurrency = 1;
+    });
+    for url in ["/memory", "/malloc"] {
+        let reply = get(&hostile, url);
+        assert!(
+            reply.status() == 500 || reply.text().contains("failed"),
+            "{url}: {}",
+            reply.text()
+        );
+        assert_eq!(get(&hostile, "/fine").text(), "survived /fine");
+    }
+}
+
+#[test]
+fn wild_values_in_every_hypercall_harm_nobody() {
+    let hostile = program_with("hostile", Threads::AsHostLikes, |recipe| {
+        recipe.max_request_time = Duration::from_secs(5);
+        recipe.concurrency = 1;
+    });
+    let numbers = (0x10000..0x10040)
+        .chain(0x10100..0x10101)
+        .chain(0x10500..0x10501);
+    let numbers = numbers
+        .chain(0x10700..0x10714)
+        .chain([0x10a00, 0x20000, 0x20001]);
+    let numbers: Vec<u32> = numbers.chain([0x7f000, 0x7f7f7, 0x7fdeb]).collect();
+    for value in [
+        0_u64,
+        1,
+        0xfff,
+        0x12000,
+        0x40_0000,
+        0x7fff_ffff,
+        0x8000_0000_0000,
+        u64::MAX,
+    ] {
+        for number in &numbers {
+            let v = format!("{value:x}");
+            let reply = get(
+                &hostile,
+                &format!("/call/{number:x}/{v}/{v}/{v}/{v}/{v}/{v}"),
+            );
+            assert!(
+                matches!(reply.status(), 200 | 500),
+                "{number:#x} {value:#x}"
+            );
+        }
+    }
+    assert_eq!(get(&hostile, "/fine").text(), "survived /fine");
+    assert_eq!(
+        hostile.statistics().unwrap()["program"]["machines_poisoned"],
+        0
+    );
+}
+
+#[test]
+fn a_guest_cannot_flood_the_log() {
+    let hostile = program("hostile");
+    for url in ["/log/2710", "/stderr/2710"] {
+        let reply = get(&hostile, url);
+        assert_eq!(reply.status(), 200, "{}", reply.log());
+        assert!(
+            reply.exchange.log.len() <= 257,
+            "{}",
+            reply.exchange.log.len()
+        );
+    }
+}
+
+#[test]
+fn others_go_on_while_a_program_misbehaves() {
+    for threads in BOTH {
+        let hostile = program_with("hostile", threads, |recipe| {
+            recipe.max_request_time = Duration::from_millis(200);
+        });
+        let hello = program_with("hello", threads, |_| {});
+        let stop = AtomicBool::new(false);
+        let served = AtomicU32::new(0);
+        thread::scope(|scope| {
+            for _ in 0..2 {
+                scope.spawn(|| {
+                    while !stop.load(Ordering::Relaxed) {
+                        assert_eq!(get(&hello, "/").text(), "Hello World");
+                        served.fetch_add(1, Ordering::Relaxed);
+                    }
+                });
+            }
+            for url in ["/loop", "/null", "/ud2", "/exit/1", "/return", "/loop"] {
+                assert_eq!(get(&hostile, url).status(), 500, "{url}");
+            }
+            stop.store(true, Ordering::Relaxed);
+        });
+        assert!(served.load(Ordering::Relaxed) > 10);
+    }
+}
+
+#[test]
+fn requests_that_no_callback_takes_are_refused_in_plain_words() {
+    let hello = program("hello");
+    let reply = post(&hello, "/", "text/plain", b"body");
+    assert_eq!(reply.status(), 500);
+    assert!(
+        reply.log().contains("no callback for requests with a body"),
+        "{}",
+        reply.log()
+    );
+}
+
+#[test]
+fn a_program_that_does_not_start_says_why_and_is_not_started_over_and_over() {
+    struct Broken(AtomicU32);
+    impl Source for Broken {
+        fn fetch(&self) -> Result<(Recipe, Vec<u8>), String> {
+            self.0.fetch_add(1, Ordering::SeqCst);
+            Err("/no/such/file: not found".to_owned())
+        }
+    }
+    let program = Program::new("broken", Box::new(Broken(AtomicU32::new(0))));
+    for _ in 0..10 {
+        match program.reserve() {
+            Err(error @ ReserveError::NotStarted { .. }) => {
+                assert!(error.to_string().contains("broken"), "{error}");
+                assert!(error.to_string().contains("/no/such/file"), "{error}");
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+    assert!(program.failure().unwrap().contains("not found"));
+    assert!(program.statistics().is_none());
+}
+
+#[test]
+fn programs_that_end_or_fail_before_they_wait_do_not_start() {
+    let cases = [
+        (
+            "returns",
+            "int main(void) { return 3; }",
+            "exited with status 3",
+        ),
+        (
+            "crashes",
+            "int main(void) { *(volatile int *)8 = 1; }",
+            "page fault",
+        ),
+        (
+            "loops",
+            "int main(void) { for (;;) __asm__ volatile(\"\"); }",
+            "timed out",
+        ),
+    ];
+    for (name, text, reason) in cases {
+        let path = guests::compile_text(name, text, guests::Compiler::Gcc, &[]);
+        let recipe = Recipe {
+            max_boot_time: Duration::from_millis(500),
+            ..Recipe::new(name)
+        };
+        let source = Fixed {
+            recipe,
+            elf: std::fs::read(path).unwrap(),
+        };
+        let program = Program::new(name, Box::new(source));
+        let error = program.reserve().unwrap_err().to_string();
+        assert!(error.contains(reason), "{name}: {error}");
+    }
+    let source = Fixed {
+        recipe: Recipe::new("junk"),
+        elf: b"#!/bin/sh\n".to_vec(),
+    };
+    let error = Program::new("junk", Box::new(source))
+        .reserve()
+        .unwrap_err()
+        .to_string();
+    assert!(error.contains("cannot be loaded"), "{error}");
+}
