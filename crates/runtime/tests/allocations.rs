@@ -1,0 +1,106 @@
+//! In steady state a request allocates nothing on the heap: not in the runtime, not in the sandbox.
+
+mod support;
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::cell::Cell;
+
+use runtime::{Cacheability, Exchange, FieldError, Request, Severity, Side, Threads};
+use support::program_with;
+
+struct Counting;
+
+thread_local! {
+    static ALLOCATIONS: Cell<u64> = const { Cell::new(0) };
+}
+
+fn count() {
+    // A thread that ends may free and allocate after its counter is gone.
+    let _gone = ALLOCATIONS.try_with(|count| count.set(count.get() + 1));
+}
+
+// SAFETY: all work is the system allocator's.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        count();
+        // SAFETY: the caller's promise is the one that `alloc` needs.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, at: *mut u8, layout: Layout) {
+        // SAFETY: the caller's promise is the one that `dealloc` needs.
+        unsafe { System.dealloc(at, layout) }
+    }
+
+    unsafe fn realloc(&self, at: *mut u8, layout: Layout, size: usize) -> *mut u8 {
+        count();
+        // SAFETY: the caller's promise is the one that `realloc` needs.
+        unsafe { System.realloc(at, layout, size) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+/// A transaction that allocates nothing itself.
+struct Silent;
+
+impl Exchange for Silent {
+    fn visit_request_headers(&self, visit: &mut dyn FnMut(&[u8])) {
+        visit(b"Host: example.com");
+    }
+
+    fn method(&self) -> &[u8] {
+        b"GET"
+    }
+
+    fn find(&self, _: Side, _: &[u8]) -> Option<&[u8]> {
+        None
+    }
+
+    fn append(&mut self, _: Side, _: &[u8]) -> Result<u32, FieldError> {
+        Ok(0)
+    }
+
+    fn set(&mut self, _: Side, _: &[u8]) -> Result<u32, FieldError> {
+        Ok(0)
+    }
+
+    fn unset(&mut self, _: Side, _: &[u8]) -> u32 {
+        0
+    }
+
+    fn set_cacheable(&mut self, _: Cacheability) -> bool {
+        true
+    }
+
+    fn log(&mut self, _: Severity, _: &[u8]) {}
+}
+
+#[test]
+fn a_request_in_steady_state_allocates_nothing() {
+    for (name, threads) in [
+        ("hello", Threads::Callers),
+        ("hello", Threads::Own),
+        ("request", Threads::Callers),
+        ("hello_rust", Threads::Callers),
+    ] {
+        let program = program_with(name, threads, |recipe| recipe.concurrency = 1);
+        let request =
+            Request { method: b"GET", url: b"/some/url", argument: b"arg", content_type: b"" };
+        let serve = || {
+            let mut reservation = program.reserve().unwrap();
+            let response = reservation.handle(&request, &mut Silent);
+            assert_eq!(response.status, 200, "{name}");
+            assert!(!reservation.body().is_empty());
+        };
+        for _ in 0..10 {
+            serve();
+        }
+        let before = ALLOCATIONS.get();
+        for _ in 0..100 {
+            serve();
+        }
+        assert_eq!(ALLOCATIONS.get() - before, 0, "{name} {threads:?}");
+    }
+}
