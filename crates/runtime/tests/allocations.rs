@@ -86,8 +86,12 @@ fn a_request_in_steady_state_allocates_nothing() {
         ("hello_rust", Threads::Callers),
     ] {
         let program = program_with(name, threads, |recipe| recipe.concurrency = 1);
-        let request =
-            Request { method: b"GET", url: b"/some/url", argument: b"arg", content_type: b"" };
+        let request = Request {
+            method: b"GET",
+            url: b"/some/url",
+            argument: b"arg",
+            content_type: b"",
+        };
         let serve = || {
             let mut reservation = program.reserve().unwrap();
             let response = reservation.handle(&request, &mut Silent);

@@ -100,7 +100,7 @@ fn every_kind_of_fault_is_a_500_that_says_why_and_the_vm_serves_on() {
         );
         assert!(reply.log().contains(reason), "{url}: {}", reply.log());
         let fine = get(&hostile, "/fine");
-        assert_eq!(fine.text(), "survived /fine", "after {url}: {}", fine.log());
+        assert_eq!(fine.text(), "survived /fine\n", "after {url}: {}", fine.log());
     }
     let stats = hostile.statistics().unwrap();
     assert_eq!(stats["program"]["machines_poisoned"], 0, "{stats}");
@@ -119,7 +119,7 @@ fn memory_without_end_ends_the_request_near_its_limit() {
             "{url}: {}",
             reply.text()
         );
-        assert_eq!(get(&hostile, "/fine").text(), "survived /fine");
+        assert_eq!(get(&hostile, "/fine").text(), "survived /fine\n");
     }
 }
 
@@ -158,7 +158,7 @@ fn wild_values_in_every_hypercall_harm_nobody() {
             );
         }
     }
-    assert_eq!(get(&hostile, "/fine").text(), "survived /fine");
+    assert_eq!(get(&hostile, "/fine").text(), "survived /fine\n");
     assert_eq!(
         hostile.statistics().unwrap()["program"]["machines_poisoned"],
         0
