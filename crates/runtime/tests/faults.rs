@@ -100,7 +100,12 @@ fn every_kind_of_fault_is_a_500_that_says_why_and_the_vm_serves_on() {
         );
         assert!(reply.log().contains(reason), "{url}: {}", reply.log());
         let fine = get(&hostile, "/fine");
-        assert_eq!(fine.text(), "survived /fine\n", "after {url}: {}", fine.log());
+        assert_eq!(
+            fine.text(),
+            "survived /fine\n",
+            "after {url}: {}",
+            fine.log()
+        );
     }
     let stats = hostile.statistics().unwrap();
     assert_eq!(stats["program"]["machines_poisoned"], 0, "{stats}");

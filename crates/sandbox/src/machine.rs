@@ -361,7 +361,7 @@ impl Machine {
     fn exception(&mut self, vector: u8) -> Fault {
         let has_code = matches!(vector, 8 | 10..=14 | 17 | 21 | 29 | 30);
         let stack = self.regs.rsp;
-        let inside = layout::KERNEL_STACK..layout::KERNEL_STACK_TOP - 40;
+        let inside = layout::KERNEL_STACK..=layout::KERNEL_STACK_TOP - 40;
         if !inside.contains(&stack) {
             self.stands = Stands::Nowhere;
             return Fault::Machine(format!("exception {vector} with its stack at {stack:#x}"));
