@@ -1,0 +1,70 @@
+//! What starts: programs as compilers make them.
+
+mod common;
+
+use common::{Guest, Program, config};
+use guests::Compiler;
+
+fn hello(compiler: Compiler, flags: &[&str]) {
+    let file = std::fs::read(guests::compile_with("hello", compiler, flags)).unwrap();
+    let program = Program::boot_file(&file, &config("hello")).unwrap();
+    let mut guest: Guest = program.fork();
+    for _ in 0..3 {
+        assert!(guest.ask("/", "").unwrap().contains("Hello"));
+    }
+}
+
+#[test]
+fn programs_by_gcc_start() {
+    hello(Compiler::Gcc, &[]);
+}
+
+#[test]
+fn position_independent_programs_by_gcc_start() {
+    hello(Compiler::GccStaticPie, &[]);
+}
+
+#[test]
+fn programs_by_clang_start() {
+    hello(Compiler::Clang, &[]);
+}
+
+#[test]
+fn programs_by_musl_gcc_start() {
+    hello(Compiler::MuslGcc, &[]);
+}
+
+#[test]
+fn unoptimised_programs_start() {
+    hello(Compiler::Gcc, &["-O0"]);
+}
+
+#[test]
+fn programs_in_cpp_and_rust_start() {
+    for name in ["hello_cpp", "hello_rust"] {
+        let program = Program::boot(name);
+        assert!(program.fork().ask("/", "").unwrap().contains("Hello"), "{name}");
+    }
+}
+
+#[test]
+fn a_program_prints_while_it_starts() {
+    let file = guests::compile_text(
+        "prints",
+        "#include \"kvm_api.h\"\n#include <stdio.h>\n\
+         int main(void) { puts(\"starting\"); fflush(stdout); wait_for_requests(); }",
+        Compiler::Gcc,
+        &[],
+    );
+    let program = Program::boot_file(&std::fs::read(file).unwrap(), &config("prints")).unwrap();
+    assert_eq!(program.printed, b"starting\n");
+}
+
+#[test]
+fn arguments_and_environment_arrive_and_survive_requests() {
+    let program = Program::boot("environment");
+    let mut guest = program.fork();
+    let first = guest.ask("/", "").unwrap();
+    assert!(first.contains("KVM_NAME=test"), "{first}");
+    assert_eq!(guest.ask("/", "").unwrap(), first);
+}

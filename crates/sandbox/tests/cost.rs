@@ -1,0 +1,41 @@
+//! What a request may cost: one KVM_RUN, no other ioctl, no exception, no system call.
+
+mod common;
+
+use common::{Program, soon};
+
+#[test]
+fn in_steady_state_a_request_costs_one_kvm_run_and_nothing_else() {
+    let program = Program::boot("hello");
+    let mut guest = program.fork();
+    for _ in 0..10 {
+        guest.ask_until("/", "", soon()).unwrap();
+        guest.vm.reset().unwrap();
+    }
+    let before = guest.vm.counters();
+    for _ in 0..100 {
+        guest.ask_until("/", "", soon()).unwrap();
+        guest.vm.reset().unwrap();
+    }
+    let after = guest.vm.counters();
+    assert_eq!(after.kvm_runs - before.kvm_runs, 100);
+    assert_eq!(after.ioctls, before.ioctls);
+    assert_eq!(after.exceptions, before.exceptions);
+    assert_eq!(after.system_calls, before.system_calls);
+    assert_eq!(after.hypercalls - before.hypercalls, 100);
+    assert_eq!(after.full_resets, before.full_resets);
+    let pages = (after.dirty_pages - before.dirty_pages) / 100;
+    assert!(pages <= 16, "hello dirties {pages} pages");
+}
+
+#[test]
+fn clocks_are_read_without_leaving_the_guest() {
+    let program = Program::boot("time");
+    let mut guest = program.fork();
+    guest.ask("/", "").unwrap();
+    let before = guest.vm.counters();
+    let first = guest.ask("/", "").unwrap();
+    let after = guest.vm.counters();
+    assert_eq!(after.system_calls, before.system_calls, "{first}");
+    assert_ne!(guest.ask("/", "").unwrap(), first, "time passes");
+}
