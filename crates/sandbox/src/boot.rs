@@ -76,7 +76,12 @@ pub struct MainVm {
 impl MainVm {
     /// Loads a program; nothing of it has run yet.
     pub fn boot(host: &Arc<Host>, file: &[u8], config: &BootConfig) -> Result<Self, BootError> {
-        let program = elf::parse(file, &ParseOptions { executable_heap: config.executable_heap })?;
+        let program = elf::parse(
+            file,
+            &ParseOptions {
+                executable_heap: config.executable_heap,
+            },
+        )?;
         let limit = config.address_space.max(config.max_memory);
         let too_large = |error| BootError::TooLarge { limit, error };
         let mut memory =
@@ -106,7 +111,11 @@ impl MainVm {
         let mut machine =
             Machine::new(host, memory, process, MemoryLimit::Image(config.max_memory))?;
         machine.start_at(program.entry.raw(), rsp.raw());
-        Ok(Self { machine, host: Arc::clone(host), request: config.request })
+        Ok(Self {
+            machine,
+            host: Arc::clone(host),
+            request: config.request,
+        })
     }
 
     /// Runs the program until a hypercall's handler stops it; call again to go on.
@@ -135,8 +144,14 @@ impl MainVm {
         let broken = |fault: Fault| HostError::Broken(fault.to_string());
         let bases = self.machine.segment_bases().map_err(broken)?;
         let state = self.machine.vcpu.extended_state()?;
-        let bytes: Vec<u8> = state.region.iter().flat_map(|word| word.to_le_bytes()).collect();
-        self.machine.memory.write_system(GuestPhys::new(layout::XSAVE), &bytes);
+        let bytes: Vec<u8> = state
+            .region
+            .iter()
+            .flat_map(|word| word.to_le_bytes())
+            .collect();
+        self.machine
+            .memory
+            .write_system(GuestPhys::new(layout::XSAVE), &bytes);
         let mut regs = self.machine.regs;
         if !self.host.facts().out_completes_at_exit {
             regs.rip = regs.rip.wrapping_add(OUT_LENGTH);
@@ -169,11 +184,17 @@ fn load(memory: &mut Memory, program: &Elf<'_>) -> Result<(), MapError> {
 /// Places stack, heap and arena behind the program; returns the top of the stack.
 fn lay_out(memory: &mut Memory, image_end: u64) -> Result<GuestVirt, MapError> {
     let after = |address: u64| {
-        address.checked_add(PAGE_SIZE).and_then(|next| next.checked_next_multiple_of(HUGE))
+        address
+            .checked_add(PAGE_SIZE)
+            .and_then(|next| next.checked_next_multiple_of(HUGE))
     };
     let stack = after(image_end).ok_or(MapError::NoMemory)?;
     let top = stack + MAIN_STACK;
-    memory.map(Place::FixedNoReplace(GuestVirt::new(stack)), MAIN_STACK, Protection::READ_WRITE)?;
+    memory.map(
+        Place::FixedNoReplace(GuestVirt::new(stack)),
+        MAIN_STACK,
+        Protection::READ_WRITE,
+    )?;
     let heap = after(top).ok_or(MapError::NoMemory)?;
     let arena = after(heap + HEAP_ROOM).ok_or(MapError::NoMemory)?;
     memory.set_layout(
@@ -182,4 +203,3 @@ fn lay_out(memory: &mut Memory, image_end: u64) -> Result<GuestVirt, MapError> {
     );
     Ok(GuestVirt::new(top))
 }
-

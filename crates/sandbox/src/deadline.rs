@@ -102,7 +102,8 @@ impl Deadlines {
             let due = watches.iter().filter_map(|watch| watch.check(now)).min();
             idle = if due.is_some() { 0 } else { idle + 1 };
             let wait = due.map_or(TICK, |due| Duration::from_nanos(due.saturating_sub(now)));
-            self.wake.wait_for(&mut watches, wait.clamp(SHORT_TICK, TICK));
+            self.wake
+                .wait_for(&mut watches, wait.clamp(SHORT_TICK, TICK));
         }
         self.asleep.store(true, Ordering::SeqCst);
         let now = self.now();
@@ -114,7 +115,8 @@ impl Deadlines {
     }
 
     fn after(&self, delay: Duration) -> u64 {
-        self.now().saturating_add(u64::try_from(delay.as_nanos()).unwrap_or(u64::MAX))
+        self.now()
+            .saturating_add(u64::try_from(delay.as_nanos()).unwrap_or(u64::MAX))
     }
 
     fn now(&self) -> u64 {
@@ -140,7 +142,9 @@ impl Drop for Watched {
             // The lock keeps the deadline thread out while the pointer goes.
             let mut watches = deadlines.watches.lock();
             watches.retain(|watch| !Arc::ptr_eq(watch, &self.0));
-            self.0.immediate_exit.store(std::ptr::null_mut(), Ordering::SeqCst);
+            self.0
+                .immediate_exit
+                .store(std::ptr::null_mut(), Ordering::SeqCst);
         }
     }
 }
@@ -152,12 +156,19 @@ impl Watch {
         let Some(deadlines) = self.deadlines.upgrade() else {
             return;
         };
-        let at = deadline.saturating_duration_since(deadlines.started).as_nanos();
-        self.deadline.store(u64::try_from(at).unwrap_or(u64::MAX), Ordering::Relaxed);
-        self.memory_check.store(deadlines.after(memory_check), Ordering::Relaxed);
+        let at = deadline
+            .saturating_duration_since(deadlines.started)
+            .as_nanos();
+        self.deadline
+            .store(u64::try_from(at).unwrap_or(u64::MAX), Ordering::Relaxed);
+        self.memory_check
+            .store(deadlines.after(memory_check), Ordering::Relaxed);
         self.thread.store(thread_id(), Ordering::Relaxed);
         let generation = self.state.load(Ordering::Relaxed) >> 2;
-        self.state.store((generation.wrapping_add(1) << 2) | RUNNING, Ordering::SeqCst);
+        self.state.store(
+            (generation.wrapping_add(1) << 2) | RUNNING,
+            Ordering::SeqCst,
+        );
         if deadlines.asleep.load(Ordering::SeqCst) {
             let _running = deadlines.watches.lock();
             deadlines.wake.notify_one();
@@ -167,7 +178,8 @@ impl Watch {
     /// The run's memory was looked at; do it again after `delay`.
     pub(crate) fn check_memory_in(&self, delay: Duration) {
         if let Some(deadlines) = self.deadlines.upgrade() {
-            self.memory_check.store(deadlines.after(delay), Ordering::Relaxed);
+            self.memory_check
+                .store(deadlines.after(delay), Ordering::Relaxed);
         }
     }
 
@@ -192,12 +204,9 @@ impl Watch {
         let memory_check = self.memory_check.load(Ordering::Relaxed);
         if now >= deadline {
             let kicked = (state & !STATE_MASK) | KICKED;
-            let swap = self.state.compare_exchange(
-                state,
-                kicked,
-                Ordering::SeqCst,
-                Ordering::SeqCst,
-            );
+            let swap =
+                self.state
+                    .compare_exchange(state, kicked, Ordering::SeqCst, Ordering::SeqCst);
             // A run that ended meanwhile is not kicked; one that was kicked already and still runs
             // gets the signal again.
             if swap.is_ok() {

@@ -48,12 +48,21 @@ impl Frame {
             self.random_left = usize::try_from(got).unwrap_or(0) / 16;
         }
         self.random_left = self.random_left.saturating_sub(1);
-        self.random.get(self.random_left).copied().unwrap_or_default()
+        self.random
+            .get(self.random_left)
+            .copied()
+            .unwrap_or_default()
     }
 
     /// The page's content for an entry with these registers: the stub loads the last four itself.
     pub(crate) fn page(&self, regs: &Regs) -> tinykvm_frame {
-        tinykvm_frame { rax: regs.rax, rcx: regs.rcx, rdx: regs.rdx, r11: regs.r11, ..self.frame }
+        tinykvm_frame {
+            rax: regs.rax,
+            rcx: regs.rcx,
+            rdx: regs.rdx,
+            r11: regs.r11,
+            ..self.frame
+        }
     }
 }
 
@@ -65,7 +74,11 @@ struct Clock {
 
 impl Clock {
     fn new(host: &Host) -> Self {
-        let khz = if host.facts().shared_tsc { host.tsc_khz() } else { 0 };
+        let khz = if host.facts().shared_tsc {
+            host.tsc_khz()
+        } else {
+            0
+        };
         let mult = (1_000_000_u64 << 32).checked_div(khz).unwrap_or(0);
         Self { mult }
     }
@@ -88,9 +101,14 @@ impl Clock {
 
 /// CLOCK_MONOTONIC in nanoseconds.
 fn monotonic() -> u64 {
-    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    let mut time = libc::timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
     // SAFETY: fills the structure passed.
     unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &raw mut time) };
     let seconds = u64::try_from(time.tv_sec).unwrap_or(0);
-    seconds.saturating_mul(1_000_000_000).saturating_add(u64::try_from(time.tv_nsec).unwrap_or(0))
+    seconds
+        .saturating_mul(1_000_000_000)
+        .saturating_add(u64::try_from(time.tv_nsec).unwrap_or(0))
 }

@@ -134,8 +134,14 @@ impl Machine {
     pub(crate) fn start_at(&mut self, rip: u64, rsp: u64) {
         let frame = write_return_frame(&self.memory, rip, rsp);
         let enter = layout::KERNEL + tinykvm_sys::entry_points().enter;
-        self.regs = Regs { rip: enter, rsp: frame, rflags: 2, ..Default::default() };
-        self.vcpu.set_entry(&self.regs, 0, layout::FRAME + layout::FRAME_VCPU);
+        self.regs = Regs {
+            rip: enter,
+            rsp: frame,
+            rflags: 2,
+            ..Default::default()
+        };
+        self.vcpu
+            .set_entry(&self.regs, 0, layout::FRAME + layout::FRAME_VCPU);
     }
 
     /// Makes the next run start as `regs` say, through the entry stub, which restores what user
@@ -143,14 +149,24 @@ impl Machine {
     pub(crate) fn enter(&mut self, regs: &Regs, frame: &Frame) {
         const FLAGS: u64 = 0x202;
         let page = frame.page(regs);
-        self.memory.write_system(GuestPhys::new(layout::FRAME), tinykvm_sys::bytes_of(&page));
+        self.memory
+            .write_system(GuestPhys::new(layout::FRAME), tinykvm_sys::bytes_of(&page));
         let stub = layout::STUBS + tinykvm_sys::entry_points().entry_stub;
         if self.stands == Stands::InUserMode {
-            self.regs = Regs { rip: stub, rflags: FLAGS, ..*regs };
+            self.regs = Regs {
+                rip: stub,
+                rflags: FLAGS,
+                ..*regs
+            };
         } else {
             let at = write_return_frame(&self.memory, stub, regs.rsp);
             let enter = layout::KERNEL + tinykvm_sys::entry_points().enter;
-            self.regs = Regs { rip: enter, rsp: at, rflags: 2, ..*regs };
+            self.regs = Regs {
+                rip: enter,
+                rsp: at,
+                rflags: 2,
+                ..*regs
+            };
             self.vcpu.set_entry(&self.regs, 0, 0);
         }
     }
@@ -191,7 +207,13 @@ impl Machine {
 
     /// Takes the VM apart: its memory and process, without anything of KVM left.
     pub(crate) fn dismantle(self) -> (Memory, Process) {
-        let Self { vcpu, memory, process, watch, .. } = self;
+        let Self {
+            vcpu,
+            memory,
+            process,
+            watch,
+            ..
+        } = self;
         drop(watch);
         drop(vcpu);
         (memory, process)
@@ -200,7 +222,11 @@ impl Machine {
     /// All counters, those of the virtual CPU included.
     pub(crate) fn counters(&self) -> Counters {
         let (kvm_runs, ioctls) = self.vcpu.calls();
-        Counters { kvm_runs, ioctls, ..self.counters }
+        Counters {
+            kvm_runs,
+            ioctls,
+            ..self.counters
+        }
     }
 
     /// Runs from where the registers stand until a handler stops the VM, the called function
@@ -216,11 +242,7 @@ impl Machine {
         result
     }
 
-    fn run_armed(
-        &mut self,
-        deadline: Instant,
-        calls: &mut dyn Hypercalls,
-    ) -> Result<Exit, Fault> {
+    fn run_armed(&mut self, deadline: Instant, calls: &mut dyn Hypercalls) -> Result<Exit, Fault> {
         if self.stands == Stands::Nowhere {
             return Err(Fault::Machine("the VM had stopped before".into()));
         }
@@ -290,14 +312,20 @@ impl Machine {
         let bytes = self.regs.rax.to_le_bytes();
         let number = u32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]);
         if number == abi::TINYKVM_CALL_FINISHED {
-            return Ok(Some(Exit::Returned { rax: self.regs.rdi, rdx: self.regs.rdx }));
+            return Ok(Some(Exit::Returned {
+                rax: self.regs.rdi,
+                rdx: self.regs.rdx,
+            }));
         }
         if number < SYSTEM_CALLS {
             self.system_call(u64::from(number), self.regs.r10, deadline, calls)?;
             return Ok(None);
         }
         self.counters.hypercalls += 1;
-        let mut call = VmCall { regs: &mut self.regs, memory: &mut self.memory };
+        let mut call = VmCall {
+            regs: &mut self.regs,
+            memory: &mut self.memory,
+        };
         match calls.hypercall(&mut call, number) {
             Action::Continue => Ok(None),
             Action::Stop => Ok(Some(Exit::Stopped(number))),
@@ -318,7 +346,10 @@ impl Machine {
             bases = self.segment_bases()?;
         }
         let before = bases;
-        let regs = Regs { r10: fourth, ..self.regs };
+        let regs = Regs {
+            r10: fourth,
+            ..self.regs
+        };
         let outcome = linux::dispatch(
             &mut linux::Call {
                 regs: &regs,
@@ -347,7 +378,10 @@ impl Machine {
     /// FS and GS base as the CPU has them: user mode may have changed them without a system call.
     pub(crate) fn segment_bases(&mut self) -> Result<FsBase, Fault> {
         let special = self.vcpu.special().map_err(broken)?;
-        Ok(FsBase { fs: special.fs.base, gs: special.gs.base })
+        Ok(FsBase {
+            fs: special.fs.base,
+            gs: special.gs.base,
+        })
     }
 
     fn set_segment_bases(&mut self, bases: FsBase) -> Result<(), Fault> {
@@ -368,17 +402,29 @@ impl Machine {
         }
         let word = |index: u64| self.memory.system_word(GuestPhys::new(stack + 8 * index));
         let first = u64::from(has_code);
-        let (code, rip, cs) = (if has_code { word(0) } else { 0 }, word(first), word(first + 1));
+        let (code, rip, cs) = (
+            if has_code { word(0) } else { 0 },
+            word(first),
+            word(first + 1),
+        );
         let rsp = word(first + 3);
         if cs & 3 != 3 {
             self.stands = Stands::Nowhere;
-            return Fault::Machine(format!("exception {vector} in the in-guest kernel at {rip:#x}"));
+            return Fault::Machine(format!(
+                "exception {vector} in the in-guest kernel at {rip:#x}"
+            ));
         }
         let address = match vector {
             14 => self.vcpu.special().map_or(0, |special| special.cr2),
             _ => 0,
         };
-        Fault::Exception { vector, code, address, rip, rsp }
+        Fault::Exception {
+            vector,
+            code,
+            address,
+            rip,
+            rsp,
+        }
     }
 }
 

@@ -74,7 +74,9 @@ impl Vm {
         let argument = |index: usize| arguments.get(index).copied().unwrap_or(0);
         // As after a CALL: the return address on the stack, RSP 8 below a multiple of 16.
         let rsp = self.image.frozen.stack_top().raw() - 8;
-        self.machine.memory.write_u64(GuestVirt::new(rsp), return_address().raw())?;
+        self.machine
+            .memory
+            .write_u64(GuestVirt::new(rsp), return_address().raw())?;
         let regs = Regs {
             rdi: argument(0),
             rsi: argument(1),
@@ -121,13 +123,19 @@ impl Vm {
     pub fn request_alloc(&mut self, len: u64) -> Result<GuestVirt, AccessError> {
         let area = self.image.frozen.request_area();
         let at = self.area_next;
-        let end = at.checked_add(len).and_then(|end| end.checked_next_multiple_of(16));
+        let end = at
+            .checked_add(len)
+            .and_then(|end| end.checked_next_multiple_of(16));
         match end {
             Some(end) if end <= area.end => {
                 self.area_next = end;
                 Ok(GuestVirt::new(at))
             }
-            _ => Err(AccessError { address: GuestVirt::new(at), len, kind: AccessKind::TooLong }),
+            _ => Err(AccessError {
+                address: GuestVirt::new(at),
+                len,
+                kind: AccessKind::TooLong,
+            }),
         }
     }
 
@@ -150,9 +158,17 @@ impl Vm {
     /// Makes the VM look as forked again. After an error it must be thrown away.
     pub fn reset(&mut self) -> Result<Wiped, HostError> {
         // Every field has its line here: state that a reset forgets is a leak between requests.
-        let Self { machine, frame: _, image, area_next, reload } = self;
+        let Self {
+            machine,
+            frame: _,
+            image,
+            area_next,
+            reload,
+        } = self;
         if !machine.is_sound() {
-            return Err(HostError::Broken("the VM stopped in a state it cannot leave".into()));
+            return Err(HostError::Broken(
+                "the VM stopped in a state it cannot leave".into(),
+            ));
         }
         let keep_pages = image.limits.keep / PAGE_SIZE;
         let wiped = machine.reset(&image.process, image.facts().dirty_bits, keep_pages)?;

@@ -43,7 +43,10 @@ fn unoptimised_programs_start() {
 fn programs_in_cpp_and_rust_start() {
     for name in ["hello_cpp", "hello_rust"] {
         let program = Program::boot(name);
-        assert!(program.fork().ask("/", "").unwrap().contains("Hello"), "{name}");
+        assert!(
+            program.fork().ask("/", "").unwrap().contains("Hello"),
+            "{name}"
+        );
     }
 }
 

@@ -239,7 +239,11 @@ impl Frozen {
 
     /// A word as forks have it: of the image, or zero behind it and in its holes.
     pub(super) fn source_word(&self, at: GuestPhys) -> u64 {
-        if self.has_content(at.raw() / PAGE_SIZE) { self.source.word(at) } else { 0 }
+        if self.has_content(at.raw() / PAGE_SIZE) {
+            self.source.word(at)
+        } else {
+            0
+        }
     }
 
     fn has_content(&self, page: u64) -> bool {

@@ -103,9 +103,8 @@ pub(crate) fn translate(memory: &Backing, va: GuestVirt, write: bool) -> Result<
 
 /// Whether user mode may fetch instructions at `va`.
 pub(crate) fn is_executable(memory: &Backing, va: GuestVirt) -> bool {
-    leaf(memory, va).is_some_and(|at| {
-        memory.word(at) & (PRESENT | USER | NO_EXECUTE) == PRESENT | USER
-    })
+    leaf(memory, va)
+        .is_some_and(|at| memory.word(at) & (PRESENT | USER | NO_EXECUTE) == PRESENT | USER)
 }
 
 /// Sets the dirty bit of the leaf at `at`, and the accessed bits on the way to it.

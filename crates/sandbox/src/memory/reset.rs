@@ -48,11 +48,18 @@ impl Memory {
         let rewritten = [layout::FRAME, layout::KERNEL_STACK];
         let mut different = Vec::new();
         for at in (0..self.backing.len()).step_by(4096) {
-            let ignored = if tables.contains(&at) { ACCESSED | DIRTY } else { 0 };
-            let same = (at..at + PAGE_SIZE).step_by(8).map(GuestPhys::new).all(|word| {
-                let changed = self.backing.word(word) ^ frozen.source_word(word);
-                changed & !ignored == 0
-            });
+            let ignored = if tables.contains(&at) {
+                ACCESSED | DIRTY
+            } else {
+                0
+            };
+            let same = (at..at + PAGE_SIZE)
+                .step_by(8)
+                .map(GuestPhys::new)
+                .all(|word| {
+                    let changed = self.backing.word(word) ^ frozen.source_word(word);
+                    changed & !ignored == 0
+                });
             if !same && !rewritten.contains(&at) {
                 different.push(GuestPhys::new(at));
             }

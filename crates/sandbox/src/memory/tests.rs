@@ -25,10 +25,16 @@ fn add(at: GuestVirt, bytes: u64) -> GuestVirt {
 /// A frozen program with a read-only page, two data pages and an 8 MiB arena.
 fn frozen() -> (Arc<Frozen>, GuestVirt) {
     let mut memory = main_memory();
-    memory.map(Place::Fixed(TEXT), 4096, Protection::READ_WRITE).unwrap();
+    memory
+        .map(Place::Fixed(TEXT), 4096, Protection::READ_WRITE)
+        .unwrap();
     memory.write(TEXT, b"text").unwrap();
-    memory.protect(TEXT, 4096, Protection::READ_EXECUTE).unwrap();
-    let data = memory.map(Place::Anywhere, 8192, Protection::READ_WRITE).unwrap();
+    memory
+        .protect(TEXT, 4096, Protection::READ_EXECUTE)
+        .unwrap();
+    let data = memory
+        .map(Place::Anywhere, 8192, Protection::READ_WRITE)
+        .unwrap();
     memory.write(data, &[7; 8192]).unwrap();
     (Arc::new(memory.freeze(8 * MIB).unwrap()), data)
 }
@@ -42,23 +48,35 @@ fn reset(memory: &mut Memory, bits: DirtyBits) -> Wiped {
 #[test]
 fn mapped_memory_is_zero_and_keeps_what_is_written() {
     let mut memory = main_memory();
-    let at = memory.map(Place::Anywhere, 10_000, Protection::READ_WRITE).unwrap();
+    let at = memory
+        .map(Place::Anywhere, 10_000, Protection::READ_WRITE)
+        .unwrap();
     let mut bytes = [1; 12_288];
     memory.read(at, &mut bytes).unwrap();
     assert!(bytes.iter().all(|&byte| byte == 0));
     memory.write(add(at, 4090), b"across pages").unwrap();
-    assert_eq!(memory.read_bytes(add(at, 4090), 12, 12).unwrap(), b"across pages");
-    assert_eq!(memory.read_cstr(add(at, 4090), 100).unwrap(), b"across pages");
+    assert_eq!(
+        memory.read_bytes(add(at, 4090), 12, 12).unwrap(),
+        b"across pages"
+    );
+    assert_eq!(
+        memory.read_cstr(add(at, 4090), 100).unwrap(),
+        b"across pages"
+    );
 }
 
 #[test]
 fn memory_that_comes_back_is_zero_again() {
     let mut memory = main_memory();
-    let at = memory.map(Place::Anywhere, MIB, Protection::READ_WRITE).unwrap();
+    let at = memory
+        .map(Place::Anywhere, MIB, Protection::READ_WRITE)
+        .unwrap();
     memory.fill_zero(at, MIB).unwrap();
     memory.write(at, b"secret").unwrap();
     memory.unmap(at, MIB).unwrap();
-    let again = memory.map(Place::Anywhere, MIB, Protection::READ_WRITE).unwrap();
+    let again = memory
+        .map(Place::Anywhere, MIB, Protection::READ_WRITE)
+        .unwrap();
     assert_eq!(memory.read_bytes(again, 6, 6).unwrap(), [0; 6]);
     memory.write(again, b"secret").unwrap();
     memory.discard(again, 4096).unwrap();
@@ -69,25 +87,61 @@ fn memory_that_comes_back_is_zero_again() {
 fn what_the_guest_may_not_use_the_host_refuses_too() {
     let mut memory = main_memory();
     let at = memory.map(Place::Anywhere, 4096, Protection::READ).unwrap();
-    assert_eq!(memory.write(at, b"x").unwrap_err().kind, AccessKind::ReadOnly);
-    assert_eq!(memory.read(add(at, 4090), &mut [0; 8]).unwrap_err().kind, AccessKind::Unmapped);
-    for wild in [0, 0x1000, 0x10000, 0x19000, u64::MAX, 1 << 63, (1 << 47) - 4] {
-        let kind = memory.write(GuestVirt::new(wild), &[0; 16]).unwrap_err().kind;
+    assert_eq!(
+        memory.write(at, b"x").unwrap_err().kind,
+        AccessKind::ReadOnly
+    );
+    assert_eq!(
+        memory.read(add(at, 4090), &mut [0; 8]).unwrap_err().kind,
+        AccessKind::Unmapped
+    );
+    for wild in [
+        0,
+        0x1000,
+        0x10000,
+        0x19000,
+        u64::MAX,
+        1 << 63,
+        (1 << 47) - 4,
+    ] {
+        let kind = memory
+            .write(GuestVirt::new(wild), &[0; 16])
+            .unwrap_err()
+            .kind;
         assert_ne!(kind, AccessKind::TooLong, "{wild:#x}");
-        assert!(memory.read(GuestVirt::new(wild), &mut [0; 16]).is_err(), "{wild:#x}");
+        assert!(
+            memory.read(GuestVirt::new(wild), &mut [0; 16]).is_err(),
+            "{wild:#x}"
+        );
     }
     memory.protect(at, 4096, Protection::NONE).unwrap();
     assert!(memory.read(at, &mut [0]).is_err());
-    assert_eq!(memory.read_bytes(at, 5000, 4096).unwrap_err().kind, AccessKind::TooLong);
-    assert_eq!(memory.read_cstr(at, 10).unwrap_err().kind, AccessKind::Unmapped);
+    assert_eq!(
+        memory.read_bytes(at, 5000, 4096).unwrap_err().kind,
+        AccessKind::TooLong
+    );
+    assert_eq!(
+        memory.read_cstr(at, 10).unwrap_err().kind,
+        AccessKind::Unmapped
+    );
 }
 
 #[test]
 fn mappings_that_linux_refuses_are_refused() {
     let mut memory = main_memory();
-    let rwx = Protection { read: true, write: true, execute: true };
-    assert_eq!(memory.map(Place::Anywhere, 4096, rwx), Err(MapError::WriteExecute));
-    assert_eq!(memory.map(Place::Anywhere, 0, Protection::READ), Err(MapError::Invalid));
+    let rwx = Protection {
+        read: true,
+        write: true,
+        execute: true,
+    };
+    assert_eq!(
+        memory.map(Place::Anywhere, 4096, rwx),
+        Err(MapError::WriteExecute)
+    );
+    assert_eq!(
+        memory.map(Place::Anywhere, 0, Protection::READ),
+        Err(MapError::Invalid)
+    );
     assert_eq!(
         memory.map(Place::Anywhere, u64::MAX, Protection::READ),
         Err(MapError::NoMemory)
@@ -98,24 +152,38 @@ fn mappings_that_linux_refuses_are_refused() {
     );
     for bad in [0, 0x19000, 0x40_0001, u64::MAX - 4095, 0x7fff_ffff_f000] {
         let place = Place::Fixed(GuestVirt::new(bad));
-        assert_eq!(memory.map(place, 4096, Protection::READ), Err(MapError::Invalid), "{bad:#x}");
+        assert_eq!(
+            memory.map(place, 4096, Protection::READ),
+            Err(MapError::Invalid),
+            "{bad:#x}"
+        );
     }
     let at = memory.map(Place::Anywhere, 8192, Protection::READ).unwrap();
     let taken = memory.map(Place::FixedNoReplace(at), 4096, Protection::READ);
     assert_eq!(taken, Err(MapError::Exists));
-    assert_eq!(memory.protect(at, 12_288, Protection::READ), Err(MapError::NoMemory));
+    assert_eq!(
+        memory.protect(at, 12_288, Protection::READ),
+        Err(MapError::NoMemory)
+    );
     // A reservation takes no memory, however large.
-    memory.map(Place::Anywhere, 1 << 36, Protection::NONE).unwrap();
+    memory
+        .map(Place::Anywhere, 1 << 36, Protection::NONE)
+        .unwrap();
 }
 
 #[test]
 fn a_moved_mapping_keeps_its_content() {
     let mut memory = main_memory();
-    let at = memory.map(Place::Anywhere, 8192, Protection::READ_WRITE).unwrap();
+    let at = memory
+        .map(Place::Anywhere, 8192, Protection::READ_WRITE)
+        .unwrap();
     let wall = memory.map(Place::Anywhere, 4096, Protection::READ).unwrap();
     assert_eq!(wall, add(at, 8192));
     memory.write(add(at, 8000), b"tail").unwrap();
-    assert_eq!(memory.remap(at, 8192, 16_384, false), Err(MapError::NoMemory));
+    assert_eq!(
+        memory.remap(at, 8192, 16_384, false),
+        Err(MapError::NoMemory)
+    );
     let new = memory.remap(at, 8192, 16_384, true).unwrap();
     assert_eq!(memory.read_bytes(add(new, 8000), 4, 4).unwrap(), b"tail");
     assert!(memory.read(at, &mut [0]).is_err());
@@ -127,12 +195,29 @@ fn a_moved_mapping_keeps_its_content() {
 fn the_break_moves_within_its_room_and_new_heap_is_zero() {
     let mut memory = main_memory();
     assert_eq!(memory.set_break(GuestVirt::new(0)).raw(), HEAP);
-    assert_eq!(memory.set_break(GuestVirt::new(HEAP + 5000)).raw(), HEAP + 5000);
+    assert_eq!(
+        memory.set_break(GuestVirt::new(HEAP + 5000)).raw(),
+        HEAP + 5000
+    );
     memory.write(GuestVirt::new(HEAP + 4096), b"old").unwrap();
-    assert_eq!(memory.set_break(GuestVirt::new(HEAP + 100)).raw(), HEAP + 100);
-    assert_eq!(memory.set_break(GuestVirt::new(HEAP + 9000)).raw(), HEAP + 9000);
-    assert_eq!(memory.read_bytes(GuestVirt::new(HEAP + 4096), 3, 3).unwrap(), [0; 3]);
-    assert_eq!(memory.set_break(GuestVirt::new(HEAP + 9 * MIB)).raw(), HEAP + 9000);
+    assert_eq!(
+        memory.set_break(GuestVirt::new(HEAP + 100)).raw(),
+        HEAP + 100
+    );
+    assert_eq!(
+        memory.set_break(GuestVirt::new(HEAP + 9000)).raw(),
+        HEAP + 9000
+    );
+    assert_eq!(
+        memory
+            .read_bytes(GuestVirt::new(HEAP + 4096), 3, 3)
+            .unwrap(),
+        [0; 3]
+    );
+    assert_eq!(
+        memory.set_break(GuestVirt::new(HEAP + 9 * MIB)).raw(),
+        HEAP + 9000
+    );
 }
 
 #[test]
@@ -142,7 +227,10 @@ fn a_fork_starts_as_the_image_and_its_writes_stay_its_own() {
     let other = image.fork().unwrap();
     assert_eq!(one.differences(), []);
     assert_eq!(one.read_bytes(TEXT, 4, 4).unwrap(), b"text");
-    assert_eq!(one.write(TEXT, b"x").unwrap_err().kind, AccessKind::ReadOnly);
+    assert_eq!(
+        one.write(TEXT, b"x").unwrap_err().kind,
+        AccessKind::ReadOnly
+    );
     one.write(data, b"mine").unwrap();
     assert_eq!(other.read_bytes(data, 4, 4).unwrap(), [7; 4]);
     assert_eq!(one.differences().len(), 1);
@@ -156,16 +244,25 @@ fn a_fork_starts_as_the_image_and_its_writes_stay_its_own() {
 #[test]
 fn a_reset_undoes_exactly_the_pages_that_were_written() {
     let (image, data) = frozen();
-    for (pages, bits) in [(1, DirtyBits::Fresh), (1000, DirtyBits::Fresh), (1000, DirtyBits::Sticky)]
-    {
+    for (pages, bits) in [
+        (1, DirtyBits::Fresh),
+        (1000, DirtyBits::Fresh),
+        (1000, DirtyBits::Sticky),
+    ] {
         let mut memory = image.fork().unwrap();
-        let at = memory.map(Place::Anywhere, 1000 * 4096, Protection::READ_WRITE).unwrap();
+        let at = memory
+            .map(Place::Anywhere, 1000 * 4096, Protection::READ_WRITE)
+            .unwrap();
         for page in 0..pages {
             memory.write(add(at, page * 4096), b"dirt").unwrap();
         }
         memory.write(data, b"dirt").unwrap();
         assert_eq!(reset(&mut memory, bits).pages, pages + 1);
-        let expected = if bits == DirtyBits::Fresh { 0 } else { pages + 1 };
+        let expected = if bits == DirtyBits::Fresh {
+            0
+        } else {
+            pages + 1
+        };
         assert_eq!(reset(&mut memory, bits).pages, expected, "{bits:?}");
     }
 }
@@ -177,7 +274,10 @@ fn changed_rights_are_undone() {
         let mut memory = image.fork().unwrap();
         memory.protect(data, 4096, Protection::NONE).unwrap();
         memory.protect(data, 4096, Protection::READ).unwrap();
-        assert_eq!(memory.write(data, b"x").unwrap_err().kind, AccessKind::ReadOnly);
+        assert_eq!(
+            memory.write(data, b"x").unwrap_err().kind,
+            AccessKind::ReadOnly
+        );
         memory.protect(TEXT, 4096, Protection::READ_WRITE).unwrap();
         memory.write(TEXT, b"evil").unwrap();
         assert!(!memory.is_executable(TEXT));
@@ -192,21 +292,29 @@ fn everything_a_request_maps_is_gone_after_a_reset() {
     let (image, data) = frozen();
     for bits in [DirtyBits::Fresh, DirtyBits::Sticky] {
         let mut memory = image.fork().unwrap();
-        let first = memory.map(Place::Anywhere, MIB, Protection::READ_WRITE).unwrap();
+        let first = memory
+            .map(Place::Anywhere, MIB, Protection::READ_WRITE)
+            .unwrap();
         memory.write(first, b"one").unwrap();
         memory.unmap(first, MIB).unwrap();
-        let again = memory.map(Place::Anywhere, MIB, Protection::READ_WRITE).unwrap();
+        let again = memory
+            .map(Place::Anywhere, MIB, Protection::READ_WRITE)
+            .unwrap();
         assert_eq!(memory.read_bytes(again, 3, 3).unwrap(), [0; 3]);
         memory.unmap(data, 8192).unwrap();
         assert!(memory.read(data, &mut [0]).is_err());
         // A place of its own choice needs page tables of its own: those go, too.
         let far = GuestVirt::new(0xc0_0000_0000);
-        memory.map(Place::Fixed(far), 3 * 4096, Protection::READ_WRITE).unwrap();
+        memory
+            .map(Place::Fixed(far), 3 * 4096, Protection::READ_WRITE)
+            .unwrap();
         memory.write(far, b"far away").unwrap();
         assert!(reset(&mut memory, bits).full);
         assert!(memory.read(far, &mut [0]).is_err());
         assert_eq!(memory.read_bytes(data, 4, 4).unwrap(), [7; 4]);
-        let at = memory.map(Place::Anywhere, MIB, Protection::READ_WRITE).unwrap();
+        let at = memory
+            .map(Place::Anywhere, MIB, Protection::READ_WRITE)
+            .unwrap();
         assert_eq!(at, first);
     }
 }
@@ -217,18 +325,24 @@ fn a_request_cannot_map_more_than_its_share() {
     let mut memory = image.fork().unwrap();
     let too_much = memory.map(Place::Anywhere, 9 * MIB, Protection::READ_WRITE);
     assert_eq!(too_much, Err(MapError::NoMemory));
-    memory.map(Place::Anywhere, 8 * MIB, Protection::READ_WRITE).unwrap();
+    memory
+        .map(Place::Anywhere, 8 * MIB, Protection::READ_WRITE)
+        .unwrap();
     let more = memory.map(Place::Anywhere, 4096, Protection::READ_WRITE);
     assert_eq!(more, Err(MapError::NoMemory));
     reset(&mut memory, DirtyBits::Fresh);
-    memory.map(Place::Anywhere, 8 * MIB, Protection::READ_WRITE).unwrap();
+    memory
+        .map(Place::Anywhere, 8 * MIB, Protection::READ_WRITE)
+        .unwrap();
 }
 
 #[test]
 fn a_vm_that_grew_fat_gives_its_memory_back() {
     let (image, _) = frozen();
     let mut memory = image.fork().unwrap();
-    let at = memory.map(Place::Anywhere, 4 * MIB, Protection::READ_WRITE).unwrap();
+    let at = memory
+        .map(Place::Anywhere, 4 * MIB, Protection::READ_WRITE)
+        .unwrap();
     memory.write(at, &vec![1; 4 << 20]).unwrap();
     let wiped = memory.reset(DirtyBits::Sticky, 100).unwrap();
     assert!(wiped.full && wiped.pages >= 1024);
@@ -240,13 +354,21 @@ fn a_vm_that_grew_fat_gives_its_memory_back() {
 fn pieces_are_merged_and_bounded() {
     let (image, _) = frozen();
     let mut memory = image.fork().unwrap();
-    let at = memory.map(Place::Anywhere, MIB, Protection::READ_WRITE).unwrap();
+    let at = memory
+        .map(Place::Anywhere, MIB, Protection::READ_WRITE)
+        .unwrap();
     let mut pieces = Vec::new();
-    memory.pieces(add(at, 100), MIB - 100, 1, &mut pieces).unwrap();
+    memory
+        .pieces(add(at, 100), MIB - 100, 1, &mut pieces)
+        .unwrap();
     assert_eq!(pieces.len(), 1);
     assert_eq!(pieces[0].len, (1 << 20) - 100);
     let mut writable = Vec::new();
     memory.pieces_mut(at, 8192, 1, &mut writable).unwrap();
-    assert_eq!(reset(&mut memory, DirtyBits::Fresh).pages, 2, "handed out for writing is dirty");
+    assert_eq!(
+        reset(&mut memory, DirtyBits::Fresh).pages,
+        2,
+        "handed out for writing is dirty"
+    );
     assert!(memory.pieces(at, 2 << 40, 4, &mut pieces).is_err());
 }

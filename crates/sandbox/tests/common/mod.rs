@@ -11,13 +11,13 @@ use sandbox::{
 };
 use tinykvm_sys::abi;
 
-pub const MIB: u64 = 1 << 20;
+pub(crate) const MIB: u64 = 1 << 20;
 
 /// Remembers what a program registers and prints.
 #[derive(Default)]
-pub struct Recorder {
-    pub entries: [u64; 13],
-    pub printed: Vec<u8>,
+pub(crate) struct Recorder {
+    pub(crate) entries: [u64; 13],
+    pub(crate) printed: Vec<u8>,
 }
 
 impl Hypercalls for Recorder {
@@ -42,7 +42,7 @@ impl Hypercalls for Recorder {
     }
 }
 
-pub fn config(name: &str) -> BootConfig {
+pub(crate) fn config(name: &str) -> BootConfig {
     BootConfig {
         name: name.into(),
         args: vec![name.into()],
@@ -50,7 +50,10 @@ pub fn config(name: &str) -> BootConfig {
         executable: format!("/{name}").into_bytes(),
         max_memory: 256 * MIB,
         address_space: 256 * MIB,
-        request: RequestLimits { memory: 128 * MIB, keep: 1 << 40 },
+        request: RequestLimits {
+            memory: 128 * MIB,
+            keep: 1 << 40,
+        },
         executable_heap: false,
         paths: Vec::new(),
         cwd: b"/".to_vec(),
@@ -58,23 +61,23 @@ pub fn config(name: &str) -> BootConfig {
 }
 
 /// A long time, on any host that tests run on.
-pub fn soon() -> Instant {
+pub(crate) fn soon() -> Instant {
     Instant::now() + Duration::from_secs(300)
 }
 
 /// A program's image, with the functions it registered.
-pub struct Program {
-    pub image: Arc<Image>,
-    pub entries: [u64; 13],
-    pub printed: Vec<u8>,
+pub(crate) struct Program {
+    pub(crate) image: Arc<Image>,
+    pub(crate) entries: [u64; 13],
+    pub(crate) printed: Vec<u8>,
 }
 
 impl Program {
-    pub fn boot(name: &str) -> Self {
+    pub(crate) fn boot(name: &str) -> Self {
         Self::boot_file(&guests::elf(name), &config(name)).unwrap_or_else(|e| panic!("{name}: {e}"))
     }
 
-    pub fn boot_file(elf: &[u8], config: &BootConfig) -> Result<Self, BootError> {
+    pub(crate) fn boot_file(elf: &[u8], config: &BootConfig) -> Result<Self, BootError> {
         let host = Host::open()?;
         let mut main = MainVm::boot(&host, elf, config)?;
         let mut recorder = Recorder::default();
@@ -88,10 +91,14 @@ impl Program {
             ),
         }
         let Recorder { entries, printed } = recorder;
-        Ok(Self { image: main.freeze()?, entries, printed })
+        Ok(Self {
+            image: main.freeze()?,
+            entries,
+            printed,
+        })
     }
 
-    pub fn fork(&self) -> Guest {
+    pub(crate) fn fork(&self) -> Guest {
         Guest {
             vm: self.image.fork().unwrap(),
             get: GuestVirt::new(self.entries[1]),
@@ -101,15 +108,20 @@ impl Program {
 }
 
 /// A request VM and the function it answers GET requests with.
-pub struct Guest {
-    pub vm: Vm,
-    pub get: GuestVirt,
-    pub recorder: Recorder,
+pub(crate) struct Guest {
+    pub(crate) vm: Vm,
+    pub(crate) get: GuestVirt,
+    pub(crate) recorder: Recorder,
 }
 
 impl Guest {
     /// Asks without resetting afterwards.
-    pub fn ask_until(&mut self, url: &str, arg: &str, by: Instant) -> Result<(u64, Vec<u8>), Fault> {
+    pub(crate) fn ask_until(
+        &mut self,
+        url: &str,
+        arg: &str,
+        by: Instant,
+    ) -> Result<(u64, Vec<u8>), Fault> {
         let url = self.vm.push_request_bytes(url.as_bytes(), true)?;
         let arg = self.vm.push_request_bytes(arg.as_bytes(), true)?;
         let arguments = [url.raw(), arg.raw()];
@@ -118,12 +130,15 @@ impl Guest {
             other => panic!("{other:?}"),
         }
         let regs = *self.vm.regs();
-        let body = self.vm.memory().read_bytes(GuestVirt::new(regs.rcx), regs.r8, 1 << 28)?;
+        let body = self
+            .vm
+            .memory()
+            .read_bytes(GuestVirt::new(regs.rcx), regs.r8, 1 << 28)?;
         Ok((regs.rdi & 0xffff, body))
     }
 
     /// Asks, resets, and makes sure that nothing is left.
-    pub fn ask(&mut self, url: &str, arg: &str) -> Result<String, Fault> {
+    pub(crate) fn ask(&mut self, url: &str, arg: &str) -> Result<String, Fault> {
         let answer = self.ask_until(url, arg, soon());
         self.vm.reset().unwrap();
         assert_eq!(self.vm.differences(), [], "after {url} {arg}");
