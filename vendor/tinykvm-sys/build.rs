@@ -11,6 +11,7 @@ fn main() -> Outcome {
     println!("cargo:rerun-if-changed=build.rs");
     let out = PathBuf::from(std::env::var("OUT_DIR")?);
     bindings(&out)?;
+    vdso(&out)?;
     kernel()
 }
 
@@ -29,6 +30,58 @@ fn bindings(out: &Path) -> Outcome {
         .layout_tests(false)
         .generate()?
         .write_to_file(out.join("abi.rs"))?;
+    Ok(())
+}
+
+/// vdso/vdso.c -> OUT_DIR/vdso.so, with nothing in it that would need a loader
+fn vdso(out: &Path) -> Outcome {
+    println!("cargo:rerun-if-changed=vdso");
+    let mut command = cc::Build::new()
+        .opt_level(2)
+        .debug(false)
+        .pic(true)
+        .include("include")
+        .get_compiler()
+        .to_command();
+    command
+        .args([
+            "-std=c11",
+            "-Wall",
+            "-Wextra",
+            "-Werror",
+            "-ffreestanding",
+            "-fno-lto",
+        ])
+        .args([
+            "-fvisibility=hidden",
+            "-fno-stack-protector",
+            "-fcf-protection=none",
+        ])
+        .args(["-mgeneral-regs-only", "-fasynchronous-unwind-tables"])
+        .args([
+            "-shared",
+            "-nostdlib",
+            "-Wl,-T,vdso/vdso.lds",
+            "-Wl,-soname,linux-vdso.so.1",
+        ])
+        .args([
+            "-Wl,--hash-style=both",
+            "-Wl,--eh-frame-hdr",
+            "-Wl,--build-id=none",
+        ])
+        .args([
+            "-Wl,-Bsymbolic",
+            "-Wl,-z,max-page-size=4096",
+            "-Wl,-z,noexecstack",
+            "-Wl,-s",
+        ])
+        .arg("vdso/vdso.c")
+        .arg("-o")
+        .arg(out.join("vdso.so"));
+    let status = command.status()?;
+    if !status.success() {
+        return Err(format!("{command:?}: {status}").into());
+    }
     Ok(())
 }
 

@@ -28,5 +28,10 @@ pub mod abi {
     include!(concat!(env!("OUT_DIR"), "/abi.rs"));
 }
 
-/// Placeholder that the vDSO's own commit replaces.
-pub static VDSO: &[u8] = &[];
+/// The guest's vDSO: an ELF shared object that is mapped as it is, at `TINYKVM_VDSO`.
+pub static VDSO: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/vdso.so"));
+
+const _: () = assert!(
+    VDSO.len() <= (abi::TINYKVM_VDSO_END - abi::TINYKVM_VDSO) as usize,
+    "the vDSO is larger than its place in tinykvm_layout.h"
+);

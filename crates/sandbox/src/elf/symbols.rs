@@ -69,7 +69,7 @@ fn table(bytes: &[u8], bias: u64) -> Option<Symbols> {
     let strings = sections.get(to_usize(section.sh_link.get(LE).into()))?;
     let names = content(bytes, strings)?;
     let symbols = content(bytes, section)?;
-    let count = symbols.len() / size_of::<Sym64<LE>>();
+    let count = symbols.len().checked_div(size_of::<Sym64<LE>>())?;
     let symbols: &[Sym64<LE>] = symbols.read_slice_at(0, count).ok()?;
 
     let mut functions: Vec<Function> = symbols
