@@ -1,0 +1,99 @@
+use super::super::table::CALLS;
+use super::*;
+
+/// xorshift64*: the same calls in every run.
+struct Dice(u64);
+
+impl Dice {
+    fn roll(&mut self) -> u64 {
+        self.0 ^= self.0 >> 12;
+        self.0 ^= self.0 << 25;
+        self.0 ^= self.0 >> 27;
+        self.0.wrapping_mul(0x2545_f491_4f6c_dd1d)
+    }
+
+    fn below(&mut self, limit: u64) -> u64 {
+        self.roll() % limit
+    }
+
+    fn argument(&mut self) -> u64 {
+        match self.below(10) {
+            0 => 0,
+            1 => self.below(16),
+            2 => self.below(4096),
+            3 => u64::MAX - self.below(4096),
+            4 => DATA + self.below(64) * 0x1000,
+            5 => DATA + DATA_LEN - self.below(64),
+            6 => CONST + self.below(4096),
+            7 => 1 << self.below(64),
+            8 => super::super::args::flags(libc::AT_FDCWD),
+            _ => self.roll(),
+        }
+    }
+}
+
+fn assault(seed: u64, rounds: u32, may_write: bool) {
+    let directory = Directory::new();
+    directory.file("text", &[b'x'; 100_000]);
+    let mut dice = Dice(seed);
+    let fresh = || {
+        let mut guest = Guest::in_directory(&directory.0, may_write);
+        for (page, path) in [
+            (1, "/data/text"),
+            (2, "/data"),
+            (3, "/data/new"),
+            (4, "../data/./text"),
+            (5, "/dev/zero"),
+        ] {
+            let mut bytes = path.as_bytes().to_vec();
+            bytes.push(0);
+            guest.put(DATA + page * 0x1000, &bytes);
+        }
+        // Any call may find that no time is left, and none may take more.
+        guest.time = Duration::from_millis(2);
+        guest
+    };
+    let mut guest = fresh();
+    let frozen = guest.process.fork();
+    for round in 0..rounds {
+        if round % 500 == 499 {
+            guest = fresh();
+        }
+        let number = match dice.below(20) {
+            0 => i64::from_le_bytes(dice.argument().to_le_bytes()),
+            _ => CALLS[usize::try_from(dice.below(CALLS.len() as u64)).unwrap()].number,
+        };
+        let args: Vec<u64> = (0..6).map(|_| dice.argument()).collect();
+        let start = Instant::now();
+        let outcome = guest.outcome(number, &args);
+        let took = start.elapsed();
+        assert!(
+            took < Duration::from_secs(2),
+            "{number} {args:x?}: {outcome:?} took {took:?}"
+        );
+        if let Outcome::Return(value) = outcome {
+            assert!(value >= -133, "{number} {args:x?}: {value}");
+        }
+        if !may_write && round % 64 == 63 {
+            guest.process.reset_to(&frozen);
+        }
+    }
+    if !may_write {
+        let names: Vec<_> = std::fs::read_dir(&directory.0).unwrap().flatten().collect();
+        assert_eq!(names.len(), 1, "{names:?}");
+        assert_eq!(
+            std::fs::read(directory.0.join("text")).unwrap(),
+            vec![b'x'; 100_000]
+        );
+    }
+}
+
+#[test]
+fn random_calls_of_a_request_neither_panic_nor_hang_nor_write() {
+    assault(0x9e37_79b9_7f4a_7c15, 20_000, false);
+}
+
+#[test]
+fn random_calls_of_a_storage_vm_neither_panic_nor_hang() {
+    assault(0xdead_beef_cafe_f00d, 10_000, true);
+}
