@@ -12,6 +12,8 @@ use crate::arith::to_u64;
 
 /// Bytes of entries that one getdents64 gives.
 const LISTING: usize = 32_768;
+/// A `struct linux_dirent64` with a name of one letter.
+const SMALLEST_ENTRY: usize = 24;
 
 pub(super) fn getdents64(call: &mut Call<'_>) -> Answer {
     let [fd, at, len, ..] = call.args();
@@ -24,6 +26,9 @@ pub(super) fn getdents64(call: &mut Call<'_>) -> Answer {
     };
     if !directory.readable {
         return refuse(libc::EBADF);
+    }
+    if len < SMALLEST_ENTRY {
+        return refuse(libc::EINVAL);
     }
     // A descriptor of its own: the offset of a shared one belongs to no VM.
     let file = reopen(&directory.file)?;

@@ -10,7 +10,7 @@ pub(super) fn futex(call: &mut Call<'_>) -> Answer {
     let operation = low_i32(operation);
     let command = operation & !(libc::FUTEX_PRIVATE_FLAG | libc::FUTEX_CLOCK_REALTIME);
     let at = GuestVirt::new(at);
-    if at.raw() % 4 != 0 {
+    if !at.raw().is_multiple_of(4) {
         return refuse(libc::EINVAL);
     }
     match command {

@@ -248,7 +248,7 @@ pub(super) fn getcpu(call: &mut Call<'_>) -> Answer {
 pub(super) fn sched_getaffinity(call: &mut Call<'_>) -> Answer {
     let [of, len, at, ..] = call.args();
     let len = low_u32(len);
-    if len < 8 || len % 8 != 0 {
+    if len < 8 || !len.is_multiple_of(8) {
         return refuse(libc::EINVAL);
     }
     if !is_self(of) {
