@@ -72,11 +72,12 @@ impl Body {
         if expected <= self.room {
             return Ok(());
         }
-        if self.room == 0 && expected <= SMALL {
-            if let Ok(at) = vm.request_alloc(expected) {
-                (self.at, self.room) = (at, expected);
-                return Ok(());
-            }
+        if self.room == 0
+            && expected <= SMALL
+            && let Ok(at) = vm.request_alloc(expected)
+        {
+            (self.at, self.room) = (at, expected);
+            return Ok(());
         }
         self.map(vm, expected, limit)
     }

@@ -7,7 +7,6 @@ use tinykvm_sys::abi;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Field<'a> {
     text: &'a [u8],
-    colon: usize,
 }
 
 /// What is wrong with a text that should be a header field.
@@ -42,15 +41,11 @@ impl<'a> Field<'a> {
             return Err(Flaw::Shape);
         }
         check_value(text, colon)?;
-        Ok(Self { text, colon })
+        Ok(Self { text })
     }
 
     pub(crate) fn text(self) -> &'a [u8] {
         self.text
-    }
-
-    pub(crate) fn name(self) -> &'a [u8] {
-        self.text.get(..self.colon).unwrap_or_default()
     }
 }
 
@@ -87,9 +82,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_ordinary_field_passes_and_is_split_at_the_first_colon() {
+    fn an_ordinary_field_passes_whole() {
         let field = Field::parse(b"Location: http://x/").unwrap();
-        assert_eq!(field.name(), b"Location");
         assert_eq!(field.text(), b"Location: http://x/");
         assert!(Field::parse(b"X: a\tb").is_ok());
         assert!(Field::parse("X: \u{e9}".as_bytes()).is_ok());

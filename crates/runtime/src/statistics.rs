@@ -23,13 +23,6 @@ macro_rules! counters {
                 $values { $($field: self.$field.get(),)* }
             }
         }
-
-        impl $values {
-            /// Adds another reading, field by field.
-            pub(crate) fn add(&mut self, other: &Self) {
-                $(self.$field = self.$field.wrapping_add(other.$field);)*
-            }
-        }
     };
 }
 
@@ -108,6 +101,25 @@ impl Counter {
 
     pub(crate) fn get(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
+    }
+}
+
+macro_rules! add_each {
+    ($sum:ident += $other:ident: $($field:ident)*) => {
+        // Names all fields: one that is missing below does not compile.
+        let SlotValues { $($field,)* } = $other;
+        $($sum.$field = $sum.$field.wrapping_add(*$field);)*
+    };
+}
+
+impl SlotValues {
+    /// Adds another reading, field by field.
+    pub(crate) fn add(&mut self, other: &Self) {
+        add_each!(self += other:
+            invocations resets resets_full exceptions exception_oom exception_mem timeouts
+            reservation_time reset_time request_cpu_time exception_cpu_time input_bytes
+            output_bytes status_2xx status_3xx status_4xx status_5xx kvm_runs ioctls
+            system_calls guest_exceptions dirty_pages);
     }
 }
 

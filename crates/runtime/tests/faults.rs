@@ -6,7 +6,10 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use runtime::{Program, Recipe, Recorded, ReserveError, Source, Threads};
+use runtime::{
+    Cacheability, Exchange, FieldError, Program, Recipe, Recorded, Request, ReserveError, Severity,
+    Side, Source, Threads,
+};
 use support::{BOTH, Fixed, get, get_with, post, program, program_with};
 
 #[test]
@@ -288,4 +291,79 @@ fn programs_that_end_or_fail_before_they_wait_do_not_start() {
         .unwrap_err()
         .to_string();
     assert!(error.contains("cannot be loaded"), "{error}");
+}
+
+/// A transaction whose implementation is broken.
+struct Panics;
+
+impl Exchange for Panics {
+    fn visit_request_headers(&self, _: &mut dyn FnMut(&[u8])) {}
+
+    fn method(&self) -> &[u8] {
+        b"GET"
+    }
+
+    fn find(&self, _: Side, _: &[u8]) -> Option<&[u8]> {
+        panic!("of the test, in the middle of a hypercall")
+    }
+
+    fn append(&mut self, _: Side, _: &[u8]) -> Result<u32, FieldError> {
+        Ok(0)
+    }
+
+    fn set(&mut self, _: Side, _: &[u8]) -> Result<u32, FieldError> {
+        Ok(0)
+    }
+
+    fn unset(&mut self, _: Side, _: &[u8]) -> u32 {
+        0
+    }
+
+    fn set_cacheable(&mut self, _: Cacheability) -> bool {
+        true
+    }
+
+    fn log(&mut self, _: Severity, _: &[u8]) {}
+}
+
+#[test]
+fn a_panic_of_ours_costs_the_vm_which_is_replaced() {
+    for threads in BOTH {
+        let headers = program_with("headers", threads, |recipe| recipe.concurrency = 1);
+        for round in 1..=3 {
+            let mut reservation = headers.reserve().unwrap();
+            let request = Request {
+                method: b"GET",
+                url: b"/find",
+                argument: b"host",
+                content_type: b"",
+            };
+            let response = reservation.handle(&request, &mut Panics);
+            assert_eq!((response.status, response.content_length), (500, 0));
+            assert!(reservation.body().is_empty());
+            drop(reservation);
+            let reply = get_with(&headers, "/method", "", Recorded::new("GET", &[]));
+            assert_eq!(reply.status(), 200);
+            let stats = headers.statistics().unwrap();
+            assert_eq!(stats["program"]["machines_poisoned"], round);
+            assert_eq!(stats["program"]["machines_made"], round + 1);
+        }
+    }
+}
+
+#[test]
+fn a_reservation_serves_one_request() {
+    let hello = program("hello");
+    let mut reservation = hello.reserve().unwrap();
+    let request = Request {
+        method: b"GET",
+        url: b"/",
+        argument: b"",
+        content_type: b"",
+    };
+    let mut exchange = Recorded::new("GET", &[]);
+    assert_eq!(reservation.handle(&request, &mut exchange).status, 200);
+    assert_eq!(reservation.handle(&request, &mut exchange).status, 500);
+    assert!(reservation.body().is_empty());
+    assert!(reservation.push_body(b"late").is_err());
 }

@@ -9,16 +9,17 @@ const CALLBACKS: usize = abi::TINYKVM_CALLBACKS as usize;
 
 /// A callback slot of the ABI.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u32)]
 pub(crate) enum Entry {
-    Recv = abi::TINYKVM_ON_RECV as isize,
-    Get = abi::TINYKVM_ON_GET as isize,
-    Post = abi::TINYKVM_ON_POST as isize,
-    Request = abi::TINYKVM_ON_REQUEST as isize,
-    StreamPost = abi::TINYKVM_ON_STREAM_POST as isize,
-    Error = abi::TINYKVM_ON_ERROR as isize,
-    LiveUpdate = abi::TINYKVM_ON_LIVE_UPDATE as isize,
-    LiveRestore = abi::TINYKVM_ON_LIVE_RESTORE as isize,
-    SocketPause = abi::TINYKVM_ON_SOCKET_PAUSE as isize,
+    Recv = abi::TINYKVM_ON_RECV,
+    Get = abi::TINYKVM_ON_GET,
+    Post = abi::TINYKVM_ON_POST,
+    Request = abi::TINYKVM_ON_REQUEST,
+    StreamPost = abi::TINYKVM_ON_STREAM_POST,
+    Error = abi::TINYKVM_ON_ERROR,
+    LiveUpdate = abi::TINYKVM_ON_LIVE_UPDATE,
+    LiveRestore = abi::TINYKVM_ON_LIVE_RESTORE,
+    SocketPause = abi::TINYKVM_ON_SOCKET_PAUSE,
 }
 
 /// How the program waits for requests.

@@ -1,6 +1,7 @@
 //! Programs from compiled guests, and requests to them, without Varnish.
 
 #![allow(dead_code, reason = "each test file uses its own part")]
+#![allow(clippy::unwrap_used, reason = "test code")]
 
 use std::sync::Arc;
 use std::time::Duration;
