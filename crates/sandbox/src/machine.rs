@@ -65,6 +65,8 @@ pub(crate) struct Machine {
     pub(crate) counters: Counters,
     stands: Stands,
     limit: MemoryLimit,
+    /// Bytes that still count as dirty from earlier requests, on hosts where dirty bits stay.
+    inherited: u64,
 }
 
 /// Where the virtual CPU stopped last.
@@ -127,6 +129,7 @@ impl Machine {
             watch,
             stands: Stands::InKernel,
             limit,
+            inherited: 0,
         })
     }
 
@@ -188,16 +191,26 @@ impl Machine {
             watch: _,  // armed at every run
             stands: _, // decides how the next entry is made
             limit: _,  // constant
+            inherited, // what the pages copied back go on counting
         } = self;
         process.reset_to(frozen);
         let wiped = memory.reset(bits, keep_pages)?;
         counters.resets += 1;
         counters.dirty_pages += wiped.pages;
+        *inherited = match bits {
+            DirtyBits::Sticky if !wiped.full => wiped.pages * PAGE_SIZE,
+            _ => 0,
+        };
         if wiped.full {
             counters.full_resets += 1;
             self.vcpu.forget_memory(&self.memory)?;
         }
         Ok(wiped)
+    }
+
+    /// Bytes that the current request has written and no earlier one had.
+    pub(crate) fn dirty_bytes(&self) -> u64 {
+        self.memory.dirty_bytes().saturating_sub(self.inherited)
     }
 
     /// Whether the VM can be run again at all.
@@ -295,7 +308,8 @@ impl Machine {
     }
 
     fn check_memory(&mut self) -> Result<(), Fault> {
-        let (used, limit) = (self.limit.used(&self.memory), self.limit.bytes());
+        let used = self.limit.used(&self.memory).saturating_sub(self.inherited);
+        let limit = self.limit.bytes();
         if used > limit {
             return Err(Fault::OutOfMemory { used, limit });
         }

@@ -190,6 +190,6 @@ impl Vm {
 
     /// Bytes of memory that the current request has written so far.
     pub fn dirty_bytes(&self) -> u64 {
-        self.machine.memory.dirty_bytes()
+        self.machine.dirty_bytes()
     }
 }
