@@ -28,8 +28,8 @@ const HWCAP2_FSGSBASE: u64 = 1 << 1;
 const CLOCK_TICKS: u64 = 100;
 const HEADER_ENTRY: u64 = 56;
 const PLATFORM: &[u8] = b"x86_64";
-/// What Linux adds to the XSAVE area for a signal frame, rounded up.
-const SIGNAL_FRAME: u64 = 1024;
+/// A signal frame with the largest extended state that guests get (AVX-512, 2696 bytes).
+const SIGNAL_STACK: u64 = 3632;
 
 /// What the auxiliary vector says beyond what is the same for every program.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -46,8 +46,6 @@ pub(crate) struct Auxv {
     pub(crate) vdso: Option<GuestVirt>,
     /// AT_HWCAP: CPUID.1:EDX.
     pub(crate) hwcap: u64,
-    /// AT_MINSIGSTKSZ.
-    pub(crate) signal_stack: u64,
 }
 
 /// Why a program's arguments could not be put on its stack.
@@ -77,7 +75,6 @@ impl Auxv {
             random: GuestVirt::new(FRAME.saturating_add(FRAME_RANDOM)),
             vdso: (!tinykvm_sys::VDSO.is_empty()).then_some(GuestVirt::new(VDSO)),
             hwcap,
-            signal_stack: SIGNAL_FRAME.saturating_add(xsave_size()),
         }
     }
 }
@@ -95,12 +92,6 @@ pub(crate) fn write_stack(
     let (rsp, bytes) = build(top, len / 4, argv, envp, aux)?;
     memory.write(rsp, &bytes)?;
     Ok(rsp)
-}
-
-#[allow(unused_unsafe, reason = "newer compilers know that CPUID is safe")]
-fn xsave_size() -> u64 {
-    // SAFETY: every x86-64 CPU has the instruction.
-    unsafe { std::arch::x86_64::__cpuid(0xd) }.ebx.into()
 }
 
 /// The bytes from the stack pointer up to `top`, at most `max`.
@@ -162,7 +153,7 @@ fn pairs(aux: &Auxv, platform: u64, file: u64) -> Vec<(u64, u64)> {
         pairs.push((libc::AT_SYSINFO_EHDR, vdso.raw()));
     }
     pairs.extend([
-        (libc::AT_MINSIGSTKSZ, aux.signal_stack),
+        (libc::AT_MINSIGSTKSZ, SIGNAL_STACK),
         (libc::AT_HWCAP, aux.hwcap),
         (libc::AT_PAGESZ, PAGE_SIZE),
         (libc::AT_CLKTCK, CLOCK_TICKS),
@@ -221,7 +212,6 @@ mod tests {
             random: GuestVirt::new(0x19080),
             vdso: Some(GuestVirt::new(0x1a000)),
             hwcap: 0x1f8b_fbff,
-            signal_stack: 3632,
         }
     }
 
