@@ -159,6 +159,7 @@ fn a_directory_is_listed_from_where_this_vm_stands() {
     assert_eq!(twin.ok(libc::SYS_getdents64, &[fd, DATA, 4096]), first);
     guest.ok(libc::SYS_lseek, &[fd, 0, 0]);
     assert_eq!(guest.ok(libc::SYS_getdents64, &[fd, DATA, MINUS_1]), first);
+    guest.ok(libc::SYS_lseek, &[fd, 0, 0]);
     assert_eq!(
         guest.errno(libc::SYS_getdents64, &[fd, DATA, 1]),
         libc::EINVAL
