@@ -17,13 +17,15 @@ use parking_lot::Mutex;
 use sandbox::{BootConfig, BootError, Exit, Fault, Host, HostError, Image, MainVm, RequestLimits};
 
 use crate::exchange::Severity;
-use crate::hypercalls::{Desk, EntryPoints, MemoryLimits, Regexes, Scene, Stage};
+use crate::hypercalls::{Desk, EntryPoints, MemoryLimits, Regexes, Scene, Stage, Waiting};
 use crate::journal;
 use crate::pool::{Busy, Depth, Pool};
+use crate::program::Phase;
 use crate::recipe::{BinaryKind, Recipe, Threads};
 use crate::runner::{Errand, Runner};
 use crate::slot::{Slot, State};
 use crate::statistics::{InstanceCounters, SlotCounters};
+use crate::warming::Warmer;
 
 /// Callers that may wait for a slot at once; Varnish has at most some thousands of threads.
 const MAX_WAITING: usize = 10_000;
@@ -82,7 +84,7 @@ impl Instance {
         recipe: &Recipe,
         elf: &[u8],
         threads: Threads,
-        frozen: &dyn Fn(),
+        reached: &dyn Fn(Phase),
     ) -> Result<Arc<Self>, StartError> {
         let host = Host::open()?;
         let own_threads = match threads {
@@ -95,26 +97,37 @@ impl Instance {
             max_memory: config.max_memory,
             max_request_memory: config.request.memory,
         };
-        let mut main = MainVm::boot(&host, elf, &config)?;
-        let mut entry = EntryPoints::default();
-        let mut desk = Desk::default();
-        let mut scene = Scene {
-            stage: Stage::Boot {
-                program: &recipe.name,
-                entry: &mut entry,
-            },
-            desk: &mut desk,
-            limits: &limits,
+        let boot = || -> Result<_, StartError> {
+            let mut main = MainVm::boot(&host, elf, &config)?;
+            let (entry, desk) = run_main(&mut main, recipe, &limits)?;
+            Ok((main, entry, desk))
         };
-        match main.run(Instant::now() + recipe.max_boot_time, &mut scene)? {
-            Exit::Stopped(_) => {}
-            Exit::Returned { .. } => return Err(StartError::DidNotWait),
-        }
-        if entry.waiting().is_none() {
-            return Err(StartError::DidNotWait);
+        let (mut main, mut entry, mut desk) = boot()?;
+        if let (Some(warming), Some(Waiting::Paused { .. })) = (&recipe.warmup, entry.waiting()) {
+            reached(Phase::Warming);
+            let mut warmer = Warmer {
+                warming,
+                entry: &mut entry,
+                desk: &mut desk,
+                limits: &limits,
+                max_request_time: recipe.max_request_time,
+                max_time: recipe.max_boot_time,
+            };
+            match warmer.run(&mut main) {
+                Ok(count) => {
+                    let line = format!("warmed up with {count} requests");
+                    journal::say(Severity::Info, &recipe.name, line.as_bytes());
+                }
+                Err(cold) => {
+                    let line = format!("goes without warming up: {cold}");
+                    journal::say(Severity::Error, &recipe.name, line.as_bytes());
+                    drop(main);
+                    (main, entry, desk) = boot()?;
+                }
+            }
         }
         let image = main.freeze()?;
-        frozen();
+        reached(Phase::Frozen);
 
         let concurrency = recipe.concurrency.max(1);
         let instance = Arc::new(Self {
@@ -286,6 +299,30 @@ impl Instance {
         if due && !self.forking.load(Ordering::Relaxed) {
             self.replace(None);
         }
+    }
+}
+
+/// Runs `main()` until the program waits for requests.
+fn run_main(
+    main: &mut MainVm,
+    recipe: &Recipe,
+    limits: &MemoryLimits,
+) -> Result<(EntryPoints, Desk), StartError> {
+    let mut entry = EntryPoints::default();
+    let mut desk = Desk::default();
+    let stage = Stage::Boot {
+        program: &recipe.name,
+        entry: &mut entry,
+    };
+    let mut scene = Scene {
+        stage,
+        desk: &mut desk,
+        limits,
+    };
+    let exit = main.run(Instant::now() + recipe.max_boot_time, &mut scene)?;
+    match (exit, entry.waiting()) {
+        (Exit::Stopped(_), Some(_)) => Ok((entry, desk)),
+        _ => Err(StartError::DidNotWait),
     }
 }
 

@@ -19,12 +19,13 @@ mod runner;
 mod serve;
 mod slot;
 mod statistics;
+mod warming;
 
 pub use body::BodyError;
 pub use exchange::{Cacheability, Exchange, FieldError, Severity, Side};
 pub use instance::StartError;
 pub use program::{Phase, Program, ReserveError};
-pub use recipe::{Recipe, Source, Threads};
+pub use recipe::{Recipe, Source, Threads, Warming};
 pub use recorded::Recorded;
 pub use request_abi::Request;
 pub use reservation::Reservation;

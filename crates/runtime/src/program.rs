@@ -36,6 +36,8 @@ pub enum Phase {
     Unloaded,
     /// Its binary is fetched, its `main()` runs.
     Loading,
+    /// It answers requests of ours, to fill its caches.
+    Warming,
     /// It waits for requests; request VMs are being made.
     Frozen,
     Serving,
@@ -198,7 +200,7 @@ impl Program {
                         reason,
                     });
                 }
-                (Phase::Loading | Phase::Frozen, _) => {}
+                (Phase::Loading | Phase::Warming | Phase::Frozen, _) => {}
                 _ => {
                     self.begin(&mut life);
                     continue;
@@ -257,10 +259,10 @@ impl Program {
 
     fn load_once(&self, round: u64) -> Result<Arc<Instance>, StartError> {
         let (recipe, elf) = self.source.fetch().map_err(StartError::Fetch)?;
-        Instance::start(&recipe, &elf, self.threads, &|| {
+        Instance::start(&recipe, &elf, self.threads, &|phase| {
             let mut life = self.life.lock();
             if life.round == round {
-                life.phase = Phase::Frozen;
+                life.phase = phase;
             }
         })
     }

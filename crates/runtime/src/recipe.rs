@@ -33,6 +33,20 @@ pub struct Recipe {
     pub executable_heap: bool,
     /// Request VMs.
     pub concurrency: usize,
+    /// Requests that the main VM answers before it is frozen.
+    pub warmup: Option<Warming>,
+}
+
+/// Requests for a program that waits in the middle of its code, to fill its caches with.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Warming {
+    /// So many; unless `exact`, it ends when that many in a row were not faster than the fastest.
+    pub requests: u32,
+    pub exact: bool,
+    pub method: Vec<u8>,
+    pub url: Vec<u8>,
+    /// "Name: value".
+    pub headers: Vec<Vec<u8>>,
 }
 
 impl Recipe {
@@ -54,6 +68,7 @@ impl Recipe {
             keep_memory: u64::MAX,
             executable_heap: false,
             concurrency: 2,
+            warmup: None,
         }
     }
 }

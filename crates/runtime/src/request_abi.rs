@@ -12,6 +12,8 @@ use crate::exchange::Exchange;
 
 /// What a layout keeps room for from one request to the next.
 const KEEP: usize = 16 << 10;
+const WARMING: u16 = 1;
+const _: () = assert!(abi::TINYKVM_REQUEST_WARMUP == 1);
 const MAX_HEADERS: usize = abi::TINYKVM_MAX_REQUEST_HEADERS as usize;
 
 /// What VCL asks a program, besides the header fields of the transaction.
@@ -46,6 +48,7 @@ pub(crate) enum TooBig {
 pub(crate) struct Layout {
     block: Vec<u8>,
     fields: Vec<FieldPlace>,
+    flags: u16,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -106,9 +109,22 @@ impl Layout {
         result
     }
 
+    /// A layout whose requests say that they are for warming up.
+    pub(crate) fn for_warming() -> Self {
+        Self {
+            flags: WARMING,
+            ..Self::default()
+        }
+    }
+
     /// Forgets the request; buffers that a big one made grow are given back.
     pub(crate) fn reset(&mut self) {
-        let Self { block, fields } = self;
+        let Self {
+            block,
+            fields,
+            flags,
+        } = self;
+        *flags = 0;
         block.clear();
         block.shrink_to(KEEP);
         fields.clear();
@@ -163,7 +179,7 @@ impl Layout {
                 address(base, headers)
             },
             num_headers: u16::try_from(self.fields.len()).map_err(|_| TooBig::Headers)?,
-            info_flags: 0,
+            info_flags: self.flags,
             reserved0: 0,
             prng: random,
             reserved1: [0; 2],

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use runtime::{Phase, Program, Recipe, ReserveError, Source, Threads};
+use runtime::{Phase, Program, Recipe, ReserveError, Source, Threads, Warming};
 use support::{BOTH, Fixed, get, post, program_with};
 
 #[test]
@@ -146,4 +146,62 @@ fn a_caller_that_waits_for_a_vm_is_moved_to_the_new_instance() {
     hello.unload();
     assert_eq!(waiter.join().unwrap(), "Hello World");
     drop(held);
+}
+
+#[test]
+fn a_program_that_was_warmed_up_goes_on_from_there_in_every_request() {
+    let warming = |requests, exact| {
+        program_with("paused", Threads::AsHostLikes, |recipe| {
+            recipe.warmup = Some(Warming {
+                requests,
+                exact,
+                method: b"GET".to_vec(),
+                url: b"/warm".to_vec(),
+                headers: vec![b"User-Agent: tinykvm".to_vec()],
+            });
+        })
+    };
+    let exact = warming(7, true);
+    for _ in 0..3 {
+        assert!(get(&exact, "/").text().contains("served=8\n"));
+    }
+    let until_steady = warming(5, false);
+    let text = get(&until_steady, "/").text();
+    let served = text
+        .split("served=")
+        .nth(1)
+        .and_then(|rest| rest.lines().next());
+    assert!(served.unwrap().parse::<u32>().unwrap() > 6, "{text}");
+}
+
+#[test]
+fn a_program_that_cannot_be_warmed_up_starts_cold() {
+    let text = r#"
+        #include "kvm_api.h"
+        int main(void)
+        {
+            struct kvm_request request;
+            wait_for_requests_paused(&request);
+            if (IS_WARMUP_REQUEST(&request))
+                abort();
+            backend_response_str(200, "text/plain", "cold");
+        }"#;
+    let path = guests::compile_text("cold", text, guests::Compiler::Gcc, &[]);
+    let warmup = Warming {
+        requests: 3,
+        exact: true,
+        method: b"GET".to_vec(),
+        url: b"/".to_vec(),
+        headers: Vec::new(),
+    };
+    let recipe = Recipe {
+        warmup: Some(warmup),
+        ..Recipe::new("cold")
+    };
+    let source = Fixed {
+        recipe,
+        elf: std::fs::read(path).unwrap(),
+    };
+    let cold = Program::new("cold", Box::new(source));
+    assert_eq!(get(&cold, "/").text(), "cold");
 }

@@ -133,6 +133,11 @@ impl MainVm {
         &self.machine.memory
     }
 
+    /// The program's memory, to be written.
+    pub fn memory_mut(&mut self) -> &mut Memory {
+        &mut self.machine.memory
+    }
+
     /// What booting has cost so far.
     pub fn counters(&self) -> Counters {
         self.machine.counters()

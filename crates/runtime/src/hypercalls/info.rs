@@ -27,7 +27,7 @@ pub(super) fn storage_allow(_scene: &mut Scene<'_>, _vm: &mut VmCall<'_>) -> Res
 pub(super) fn make_ephemeral(scene: &mut Scene<'_>, _vm: &mut VmCall<'_>) -> Result<Reply, Fault> {
     match scene.stage {
         Stage::Boot { .. } => Ok(Reply::MINUS_ONE),
-        Stage::Request(_) => Err(Fault::Misuse(
+        Stage::Request(_) | Stage::Warming { .. } => Err(Fault::Misuse(
             "sys_make_ephemeral was called during a request".to_owned(),
         )),
     }

@@ -60,10 +60,15 @@ pub(crate) struct Scene<'a> {
     pub(crate) limits: &'a MemoryLimits,
 }
 
-/// Whether the program is starting or answers a request.
+/// Whether the program starts, warms up or answers a request.
 pub(crate) enum Stage<'a> {
     Boot {
         program: &'a str,
+        entry: &'a mut EntryPoints,
+    },
+    /// The main VM answers a request before it is frozen.
+    Warming {
+        exchange: &'a mut dyn Exchange,
         entry: &'a mut EntryPoints,
     },
     Request(&'a mut dyn Exchange),
@@ -110,7 +115,7 @@ impl Scene<'_> {
     /// The transaction, which only requests have.
     fn exchange(&mut self, call: &str) -> Result<&mut dyn Exchange, Fault> {
         match &mut self.stage {
-            Stage::Request(exchange) => Ok(&mut **exchange),
+            Stage::Request(exchange) | Stage::Warming { exchange, .. } => Ok(&mut **exchange),
             Stage::Boot { .. } => Err(Fault::Misuse(format!(
                 "{call} was called outside of a request"
             ))),
@@ -123,7 +128,9 @@ impl Scene<'_> {
             return;
         };
         match &mut self.stage {
-            Stage::Request(exchange) => exchange.log(Severity::Info, line),
+            Stage::Request(exchange) | Stage::Warming { exchange, .. } => {
+                exchange.log(Severity::Info, line);
+            }
             Stage::Boot { program, .. } => journal::say(Severity::Info, program, line),
         }
     }

@@ -43,6 +43,11 @@ impl EntryPoints {
         self.functions.get(entry as usize).copied().flatten()
     }
 
+    /// Forgets that the program waits, before it is made to go on.
+    pub(crate) fn goes_on(&mut self) {
+        self.waiting = None;
+    }
+
     pub(crate) fn waiting(&self) -> Option<Waiting> {
         self.waiting
     }
@@ -80,7 +85,10 @@ pub(super) fn wait(scene: &mut Scene<'_>, _vm: &mut VmCall<'_>) -> Result<Reply,
 
 pub(super) fn wait_paused(scene: &mut Scene<'_>, vm: &mut VmCall<'_>) -> Result<Reply, Fault> {
     let request = GuestVirt::new(vm.regs.rdi);
-    let entry = booting(scene, "wait_for_requests_paused")?;
+    let entry = match &mut scene.stage {
+        Stage::Warming { entry, .. } => entry,
+        _ => booting(scene, "wait_for_requests_paused")?,
+    };
     // Said now, in the start-up log, rather than as a fault in every request.
     let zero = abi::tinykvm_request::default();
     vm.memory.write(request, tinykvm_sys::bytes_of(&zero))?;
@@ -91,6 +99,8 @@ pub(super) fn wait_paused(scene: &mut Scene<'_>, vm: &mut VmCall<'_>) -> Result<
 fn booting<'s>(scene: &'s mut Scene<'_>, call: &str) -> Result<&'s mut EntryPoints, Fault> {
     match &mut scene.stage {
         Stage::Boot { entry, .. } => Ok(entry),
-        Stage::Request(_) => Err(Fault::Misuse(format!("{call} was called during a request"))),
+        Stage::Request(_) | Stage::Warming { .. } => {
+            Err(Fault::Misuse(format!("{call} was called during a request")))
+        }
     }
 }
