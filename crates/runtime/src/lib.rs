@@ -1,11 +1,13 @@
 //! Programs: configuration, life cycle, pools of request VMs, hypercalls, registry.
 
 mod body;
+pub mod config;
 mod exchange;
 mod fields;
 mod hypercalls;
 mod instance;
 pub mod journal;
+pub mod loader;
 mod pool;
 mod program;
 mod random;

@@ -1,0 +1,485 @@
+//! The tables of all keys: names, values, limits, meanings, and whether they have an effect.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::program::ProgramConfig;
+use super::settings::{Download, PathRule, Server, Settings, Warmup};
+use super::shapes;
+use super::table::{Beyond, Key, Kind, Read, Status};
+
+/// 512 GiB, in MiB: what four levels of page tables and the layout can hold.
+const MOST_MEMORY: u64 = 512 * 1024;
+const TWO_MIB: u64 = 2 << 20;
+
+const fn flag<T>(field: fn(&mut T) -> &mut bool) -> Kind<T> {
+    Kind::Flag(field)
+}
+
+/// Up to a day.
+const fn seconds(field: fn(&mut Settings) -> &mut Duration) -> Kind<Settings> {
+    Kind::Seconds {
+        from: Duration::from_millis(1),
+        to: Duration::from_secs(86400),
+        field,
+    }
+}
+
+const fn mib(from: u64, field: fn(&mut Settings) -> &mut u64) -> Kind<Settings> {
+    Kind::Mib {
+        from,
+        to: MOST_MEMORY,
+        multiple: 1,
+        field,
+    }
+}
+
+const fn arena(field: fn(&mut Settings) -> &mut u64) -> Kind<Settings> {
+    Kind::Mib {
+        from: 0,
+        to: MOST_MEMORY,
+        multiple: 2,
+        field,
+    }
+}
+
+const fn number<T>(from: u32, to: u32, field: fn(&mut T) -> &mut u32) -> Kind<T> {
+    Kind::Number {
+        from,
+        to,
+        beyond: Beyond::Refused,
+        field,
+    }
+}
+
+const fn path<T>(field: fn(&mut T) -> &mut Option<PathBuf>) -> Kind<T> {
+    Kind::Path(field)
+}
+
+const fn text<T>(field: fn(&mut T) -> &mut String) -> Kind<T> {
+    Kind::Text {
+        expanded: false,
+        field,
+    }
+}
+
+const fn special<T>(expects: &'static str, read: Read<T>) -> Kind<T> {
+    Kind::Special {
+        expects,
+        default: "none",
+        adds: false,
+        read,
+    }
+}
+
+const fn adding<T>(expects: &'static str, read: Read<T>) -> Kind<T> {
+    Kind::Special {
+        expects,
+        default: "none",
+        adds: true,
+        read,
+    }
+}
+
+const fn later<T>(key: Key<T>) -> Key<T> {
+    Key {
+        status: Status::Later,
+        ..key
+    }
+}
+
+/// The address space holds the memory and ends where a large page ends.
+fn widen(settings: &mut Settings) {
+    settings.address_space = settings
+        .address_space
+        .max(settings.max_memory)
+        .next_multiple_of(TWO_MIB);
+}
+
+/// Keys that define a program.
+pub(super) const PROGRAM: &[Key<ProgramConfig>] = &[
+    Key::new(
+        "group",
+        text(|p| &mut p.group),
+        "The group whose settings the program starts from; `test` if absent.",
+    ),
+    Key::new(
+        "filename",
+        path(|p| &mut p.filename),
+        "The program, an ELF file. With `uri`: where the fetched program is kept, and \
+         what is used while the server is down. `$HOME` and `$PWD` are replaced.",
+    ),
+    Key::new(
+        "uri",
+        special(shapes::ADDRESS, shapes::uri),
+        "Where the program is fetched from when it is loaded.",
+    ),
+    Key::new(
+        "key",
+        special("a string", shapes::key),
+        "What a live update has to know. Without a key there are no live updates.",
+    ),
+    Key::new(
+        "sha256",
+        special(shapes::SHA256, shapes::sha256),
+        "Hash of the program. A matching `filename` is not fetched again; what does not \
+         match is not started.",
+    ),
+    Key::new(
+        "md5",
+        special(shapes::MD5, shapes::md5),
+        "An older kind of hash.",
+    )
+    .never("use sha256"),
+    Key::new(
+        "start",
+        flag(|p| &mut p.start),
+        "Load the program with the VCL instead of at its first request.",
+    ),
+];
+
+/// Keys of groups, of programs and of `configure()`.
+pub(super) const SETTINGS: &[Key<Settings>] = &[
+    Key::new(
+        "max_boot_time",
+        seconds(|s| &mut s.max_boot_time),
+        "How long `main()` may take until it waits for requests.",
+    ),
+    Key::new(
+        "max_request_time",
+        seconds(|s| &mut s.max_request_time),
+        "How long the program may take for a request.",
+    ),
+    later(Key::new(
+        "max_storage_time",
+        seconds(|s| &mut s.max_storage_time),
+        "How long a call into the storage VM may take.",
+    )),
+    Key::new(
+        "max_queue_time",
+        seconds(|s| &mut s.max_queue_time),
+        "How long a request waits for a free VM before it fails.",
+    ),
+    Key::new(
+        "max_queue_length",
+        number(0, 100_000, |s| &mut s.max_queue_length),
+        "How many requests may wait for a free VM; further ones fail at once.",
+    ),
+    Key::new(
+        "max_memory",
+        mib(1, |s| &mut s.max_memory),
+        "Memory that `main()` may touch.",
+    )
+    .then(widen),
+    Key::new(
+        "address_space",
+        mib(1, |s| &mut s.address_space),
+        "Size of the VM's memory, rounded up to 2 MiB and to `max_memory`.",
+    )
+    .then(widen),
+    Key::new(
+        "max_request_memory",
+        mib(1, |s| &mut s.max_request_memory),
+        "Memory that a request may change.",
+    ),
+    Key::new(
+        "limit_workmem_after_req",
+        mib(0, |s| &mut s.limit_workmem_after_req),
+        "A VM that holds more than this after a request gives its memory back.",
+    )
+    .alias(&["req_mem_limit_after_reset"]),
+    later(Key::new(
+        "shared_memory",
+        mib(0, |s| &mut s.shared_memory),
+        "Memory at the end of the address space that all VMs of the program share.",
+    )),
+    later(Key::new(
+        "cold_start_file",
+        path(|s| &mut s.cold_start_file),
+        "File that keeps the started program, so that the next start is faster. `$HOME` \
+         and `$PWD` are replaced.",
+    )),
+    Key::new(
+        "concurrency",
+        number(1, 255, |s| &mut s.concurrency),
+        "How many VMs serve requests at the same time.",
+    ),
+    later(Key::new(
+        "storage",
+        flag(|s| &mut s.storage),
+        "Keep one more VM, never reset, that holds the program's state.",
+    )),
+    later(Key::new(
+        "hugepages",
+        flag(|s| &mut s.hugepages),
+        "Use reserved large pages for the program's memory.",
+    )),
+    later(
+        Key::new(
+            "hugepage_arena_size",
+            arena(|s| &mut s.hugepage_arena_size),
+            "How much of the program's memory is in large pages. Not 0 switches `hugepages` on.",
+        )
+        .then(|s| s.hugepages = s.hugepage_arena_size != 0),
+    ),
+    later(
+        Key::new(
+            "request_hugepage_arena_size",
+            arena(|s| &mut s.request_hugepage_arena_size),
+            "How much of a request's memory is in large pages.",
+        )
+        .alias(&["request_hugepages"]),
+    ),
+    later(Key::new(
+        "split_hugepages",
+        flag(|s| &mut s.split_hugepages),
+        "Whether a request that changes a large page copies 4 KiB of it only.",
+    )),
+    later(Key::new(
+        "transparent_hugepages",
+        flag(|s| &mut s.transparent_hugepages),
+        "Ask the kernel for large pages where it has some.",
+    )),
+    later(Key::new(
+        "stdout",
+        flag(|s| &mut s.stdout),
+        "Print what the program prints to Varnish's standard output as well.",
+    )),
+    later(Key::new(
+        "smp",
+        Kind::Number {
+            from: 0,
+            to: 16,
+            beyond: Beyond::Clamped,
+            field: |s| &mut s.smp,
+        },
+        "How many virtual CPUs a VM may use for multiprocessing; more than 16 counts as 16.",
+    )),
+    later(Key::new(
+        "allow_debug",
+        flag(|s| &mut s.allow_debug),
+        "Let breakpoints of the program wait for a debugger.",
+    )),
+    later(Key::new(
+        "remote_debug_on_exception",
+        flag(|s| &mut s.remote_debug_on_exception),
+        "Wait for a debugger when the program fails.",
+    )),
+    later(Key::new(
+        "control_ephemeral",
+        flag(|s| &mut s.control_ephemeral),
+        "Let the program decide whether its VMs are reset.",
+    )),
+    later(Key::new(
+        "ephemeral",
+        flag(|s| &mut s.ephemeral),
+        "Reset the VM after every request.",
+    )),
+    later(
+        Key::new(
+            "ephemeral_keep_working_memory",
+            flag(|s: &mut Settings| &mut s.ephemeral_keep_working_memory),
+            "Reset by copying back, not by giving memory back. `true` switches `ephemeral` on.",
+        )
+        .then(|s| s.ephemeral |= s.ephemeral_keep_working_memory),
+    ),
+    later(Key::new(
+        "mmap_backed_files",
+        flag(|s| &mut s.mmap_backed_files),
+        "Let the program map large files without copying them.",
+    )),
+    later(Key::new(
+        "relocate_fixed_mmap",
+        flag(|s| &mut s.relocate_fixed_mmap),
+        "Move mappings at fixed addresses that do not fit.",
+    )),
+    Key::new(
+        "main_arguments",
+        Kind::Texts {
+            adds: false,
+            field: |s| &mut s.main_arguments,
+        },
+        "Arguments of `main()` behind the program's name. `$HOME` and `$PWD` are replaced.",
+    ),
+    Key::new(
+        "environment",
+        adding(shapes::VARIABLES, shapes::environment),
+        "Environment variables. `$HOME` and `$PWD` are replaced.",
+    ),
+    later(Key::new(
+        "remapping",
+        adding(shapes::AREA, shapes::remapping),
+        "Extra areas of address space, readable and writable.",
+    )),
+    later(Key::new(
+        "executable_remapping",
+        adding(shapes::AREA, shapes::executable),
+        "Extra areas of address space that may be executed as well.",
+    )),
+    later(Key::new(
+        "blackout_area",
+        adding(shapes::AREA, shapes::blackout),
+        "Areas of address space where nothing is ever mapped.",
+    )),
+    Key::new(
+        "executable_heap",
+        flag(|s| &mut s.executable_heap),
+        "Let the program execute memory that it has written, as a JIT compiler does.",
+    ),
+    Key::new(
+        "allowed_paths",
+        adding(shapes::PATHS, shapes::allowed_paths),
+        "Files of the host that the program may use. `$HOME` and `$PWD` are replaced in \
+         plain paths and in `real`.",
+    ),
+    Key::new(
+        "current_working_directory",
+        Kind::Special {
+            expects: shapes::ABSOLUTE,
+            default: "\"/\"",
+            adds: false,
+            read: shapes::working_directory,
+        },
+        "The working directory that the program starts in. `$HOME` and `$PWD` are replaced.",
+    ),
+    later(Key::new(
+        "download",
+        adding(shapes::DOWNLOADS, shapes::downloads),
+        "Files to fetch before the program starts.",
+    )),
+    later(Key::new(
+        "verbose",
+        flag(|s| &mut s.verbose),
+        "Log more about start and requests.",
+    )),
+    later(Key::new(
+        "verbose_syscalls",
+        flag(|s| &mut s.verbose_syscalls),
+        "Log the program's system calls.",
+    )),
+    later(Key::new(
+        "verbose_pagetables",
+        flag(|s| &mut s.verbose_pagetables),
+        "Log the program's page tables.",
+    )),
+    later(Key::new(
+        "server",
+        special(shapes::SERVER, shapes::server),
+        "Let the program serve raw connections.",
+    )),
+    Key::new(
+        "websocket_server",
+        special(shapes::WEBSOCKET_SERVER, shapes::websocket_server),
+        "Let the program serve WebSocket connections.",
+    )
+    .never("there is no WebSocket server"),
+    later(Key::new(
+        "warmup",
+        special("an object", shapes::warmup),
+        "Requests that the program answers before its first real one.",
+    )),
+    Key::new(
+        "strict",
+        flag(|s| &mut s.strict),
+        "Refuse unknown keys instead of warning about them.",
+    ),
+];
+
+/// Keys of an object in `allowed_paths`.
+pub(super) const PATH_RULE: &[Key<PathRule>] = &[
+    Key::new(
+        "real",
+        Kind::Text {
+            expanded: true,
+            field: |r| &mut r.real,
+        },
+        "The path on the host; needed.",
+    ),
+    Key::new(
+        "virtual",
+        text(|r| &mut r.virtual_path),
+        "The path that the program uses; `real` if absent.",
+    ),
+    Key::new(
+        "prefix",
+        flag(|r| &mut r.prefix),
+        "Everything below the path is allowed as well.",
+    ),
+    Key::new(
+        "writable",
+        flag(|r| &mut r.writable),
+        "Writing is allowed as well, before the program is frozen.",
+    ),
+    Key::new(
+        "symlink",
+        flag(|r| &mut r.symlink),
+        "`virtual` is a symbolic link to `real`. Ignored where `writable` is given.",
+    ),
+];
+
+/// Keys of an object in `download`.
+pub(super) const DOWNLOAD: &[Key<Download>] = &[
+    Key::new(
+        "uri",
+        special(shapes::ADDRESS, shapes::download_uri),
+        "Where the file is fetched from; needed.",
+    ),
+    Key::new(
+        "filepath",
+        text(|d| &mut d.filepath),
+        "Where it is kept; needed.",
+    ),
+    Key::new(
+        "sha256",
+        special(shapes::SHA256, shapes::download_sha256),
+        "Hash of the file. A matching file is not fetched again.",
+    ),
+    Key::new(
+        "md5",
+        special(shapes::MD5, shapes::md5),
+        "An older kind of hash.",
+    )
+    .never("use sha256"),
+];
+
+/// Keys of `server` and `websocket_server`.
+pub(super) const SERVER: &[Key<Server>] = &[
+    Key::new("port", special(shapes::PORT, shapes::port), "TCP port."),
+    Key::new(
+        "path",
+        text(|s| &mut s.path),
+        "Unix socket, instead of a port.",
+    ),
+    Key::new("address", text(|s| &mut s.address), "Address to listen on."),
+    Key::new(
+        "systems",
+        number(1, 255, |s| &mut s.systems),
+        "How many VMs serve connections.",
+    ),
+];
+
+/// Keys of `warmup`.
+pub(super) const WARMUP: &[Key<Warmup>] = &[
+    Key::new(
+        "num_requests",
+        number(0, 65535, |w| &mut w.num_requests),
+        "How many requests, or, unless `exact`, how many without getting faster.",
+    ),
+    Key::new(
+        "exact",
+        flag(|w| &mut w.exact),
+        "Make exactly `num_requests`.",
+    ),
+    Key::new("url", text(|w| &mut w.url), "URL of each request."),
+    Key::new("method", text(|w| &mut w.method), "Method of each request."),
+    Key::new(
+        "headers",
+        Kind::Special {
+            expects: shapes::HEADERS,
+            default: "\"User-Agent: tinykvm\"",
+            adds: true,
+            read: shapes::headers,
+        },
+        "Header fields of each request.",
+    ),
+];
