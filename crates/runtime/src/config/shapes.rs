@@ -246,7 +246,7 @@ pub(super) fn headers(value: &Value, out: &mut Warmup, at: &mut Reading<'_>) -> 
 pub(super) const VARIABLES: &str = "a list of strings \"NAME=value\"";
 
 pub(super) fn environment(value: &Value, out: &mut Settings, at: &mut Reading<'_>) -> Result<()> {
-    for (index, text) in at.texts(value)?.into_iter().enumerate() {
+    for (index, text) in at.texts(value, VARIABLES)?.into_iter().enumerate() {
         if text.split_once('=').is_none_or(|(name, _)| name.is_empty()) {
             let got = Value::String(text);
             return Err(at.within(&format!("[{index}]"), |at| at.unfit("\"NAME=value\"", &got)));

@@ -284,9 +284,13 @@ impl<'a> Reading<'a> {
         })
     }
 
-    pub(super) fn texts(&mut self, value: &Value) -> Result<Vec<String>, ConfigError> {
+    pub(super) fn texts(
+        &mut self,
+        value: &Value,
+        expects: &str,
+    ) -> Result<Vec<String>, ConfigError> {
         let Value::Array(list) = value else {
-            return Err(self.unfit("a list of strings", value));
+            return Err(self.unfit(expects, value));
         };
         let mut texts = Vec::with_capacity(list.len());
         for (index, value) in list.iter().enumerate() {
@@ -386,7 +390,7 @@ impl<T> Kind<T> {
                 *field(target) = (!text.is_empty()).then(|| text.into());
             }
             Self::Texts { adds, field } => {
-                let texts = reading.texts(value)?;
+                let texts = reading.texts(value, &self.expects())?;
                 let field = field(target);
                 if !adds {
                     field.clear();
