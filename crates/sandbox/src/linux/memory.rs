@@ -13,7 +13,7 @@ use crate::address::{GuestVirt, PAGE_SIZE};
 use crate::memory::{Place, Protection};
 
 /// No range that a guest names is longer: page tables are walked for every page of it.
-const LONGEST: u64 = 1 << 38;
+const LONGEST: u64 = 1 << 36;
 
 fn protection(bits: i32) -> Result<Protection, Errno> {
     if bits & !(libc::PROT_READ | libc::PROT_WRITE | libc::PROT_EXEC) != 0 {

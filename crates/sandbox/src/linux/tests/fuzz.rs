@@ -17,16 +17,18 @@ impl Dice {
     }
 
     fn argument(&mut self) -> u64 {
-        match self.below(10) {
+        match self.below(16) {
             0 => 0,
-            1 => self.below(16),
-            2 => self.below(4096),
-            3 => u64::MAX - self.below(4096),
-            4 => DATA + self.below(64) * 0x1000,
-            5 => DATA + DATA_LEN - self.below(64),
-            6 => CONST + self.below(4096),
-            7 => 1 << self.below(64),
-            8 => super::super::args::flags(libc::AT_FDCWD),
+            1 | 2 => self.below(12),
+            3 => 8,
+            4 => self.below(4096),
+            5 => u64::MAX - self.below(4096),
+            6 | 7 => DATA + 0x1000 + self.below(5) * 0x1000,
+            8 | 9 => DATA + 0x10000 + self.below(64) * 0x1000,
+            10 => DATA + DATA_LEN - self.below(64),
+            11 => CONST + self.below(4096),
+            12 => 1 << self.below(64),
+            13 | 14 => super::super::args::flags(libc::AT_FDCWD),
             _ => self.roll(),
         }
     }
@@ -49,6 +51,12 @@ fn assault(seed: u64, rounds: u32, may_write: bool) {
             bytes.push(0);
             guest.put(DATA + page * 0x1000, &bytes);
         }
+        // Descriptors 3 to 8 are of every kind.
+        let _ = guest.outcome(libc::SYS_open, &[DATA + 0x1000, 0]);
+        let _ = guest.outcome(libc::SYS_open, &[DATA + 0x2000, 0]);
+        guest.ok(libc::SYS_pipe2, &[DATA + 0x8000, 0]);
+        guest.ok(libc::SYS_eventfd2, &[1, 0]);
+        guest.ok(libc::SYS_epoll_create1, &[0]);
         // Any call may find that no time is left, and none may take more.
         guest.time = Duration::from_millis(2);
         guest
