@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use runtime::{Phase, Program, Recipe, ReserveError, Source, Threads, Warming};
+use runtime::{Phase, Program, Recipe, Recorded, ReserveError, Source, Threads, Warming};
 use support::{BOTH, Fixed, get, post, program_with};
 
 #[test]
@@ -123,7 +123,7 @@ fn an_unloaded_program_finishes_its_requests_and_loads_anew() {
     program.unload();
     assert_eq!(program.phase(), Phase::Unloaded);
     assert_eq!(get(&program, "/new").text(), "/new ");
-    let reply = support::finish(old, "/", "", b"", runtime::Recorded::new("GET", &[]));
+    let reply = support::finish(old, "/", "", b"", Recorded::new("GET", &[]));
     assert_eq!(reply.text(), "Hello World");
 }
 
@@ -204,4 +204,34 @@ fn a_program_that_cannot_be_warmed_up_starts_cold() {
     };
     let cold = Program::new("cold", Box::new(source));
     assert_eq!(get(&cold, "/").text(), "cold");
+}
+
+#[test]
+fn pages_that_a_request_dirtied_are_the_images_again() {
+    let dirty = program_with("dirty", Threads::AsHostLikes, |recipe| {
+        recipe.concurrency = 1;
+        recipe.max_request_memory = 256 << 20;
+    });
+    let sum = |url: &str, value: &str| {
+        let exchange = Recorded::new("GET", &[]);
+        let reply = support::get_with(&dirty, url, value, exchange);
+        assert_eq!(reply.status(), 200, "{url}: {}", reply.log());
+        reply.text()
+    };
+    let places = [
+        "/1",
+        "/1000",
+        "/20000",
+        "/heap/500",
+        "/stack/500",
+        "/mmap/500",
+    ];
+    let first: Vec<_> = places.iter().map(|place| sum(place, "1")).collect();
+    for value in ["2", "3"] {
+        for (place, expected) in places.iter().zip(&first).rev() {
+            sum(place, value);
+            // What is on a stack depends on the request itself too: ask for the same again.
+            assert_eq!(sum(place, "1"), *expected, "{place}");
+        }
+    }
 }
