@@ -34,6 +34,8 @@ pub(crate) type ProgramHeader = elf::ProgramHeader64<LE>;
 
 /// Linkers write about ten; upstream takes up to 63.
 const MAX_HEADERS: u16 = 128;
+/// Of a name from the file, what a message shows.
+const MAX_TEXT: usize = 255;
 const HEADER_SIZE: u64 = to_u64(size_of::<FileHeader>());
 const ENTRY_SIZE: u64 = to_u64(size_of::<ProgramHeader>());
 
@@ -326,9 +328,10 @@ fn word(bytes: &[u8], at: usize) -> Option<u64> {
 
 /// A C string of the file for a message: short, and nothing that upsets a terminal or a log.
 fn text(bytes: &[u8]) -> String {
-    let end = bytes.iter().position(|&byte| byte == 0);
-    let shown = bytes.iter().take(end.unwrap_or(bytes.len()).min(255));
-    shown
+    bytes
+        .iter()
+        .take(MAX_TEXT)
+        .take_while(|&&byte| byte != 0)
         .map(|&byte| match byte {
             b' '..=b'~' => char::from(byte),
             _ => '?',

@@ -26,7 +26,8 @@ struct Function {
     /// 0: up to the next one.
     size: u64,
     name: u32,
-    global: bool,
+    /// Untyped, not public: the lower, the better a name.
+    rank: (bool, bool),
 }
 
 impl Symbols {
@@ -72,21 +73,32 @@ fn table(bytes: &[u8], bias: u64) -> Option<Symbols> {
     let count = symbols.len().checked_div(size_of::<Sym64<LE>>())?;
     let symbols: &[Sym64<LE>] = symbols.read_slice_at(0, count).ok()?;
 
+    // Functions written in assembly often have no type.
+    let is_code = |symbol: &Sym64<LE>| {
+        let section = sections.get(usize::from(symbol.st_shndx.get(LE).0));
+        section.is_some_and(|it| it.sh_flags.get(LE).0 & elf::SHF_EXECINSTR.0 != 0)
+    };
     let mut functions: Vec<Function> = symbols
         .iter()
-        .filter(|it| it.st_type() == elf::STT_FUNC || it.st_type() == elf::STT_GNU_IFUNC)
-        .filter(|it| it.st_shndx.get(LE) != elf::SHN_UNDEF)
+        .filter(|it| match it.st_type() {
+            elf::STT_FUNC | elf::STT_GNU_IFUNC => it.st_shndx.get(LE) != elf::SHN_UNDEF,
+            elf::STT_NOTYPE => is_code(it),
+            _ => false,
+        })
         .filter_map(|it| {
             Some(Function {
                 address: it.st_value.get(LE).checked_add(bias)?,
                 size: it.st_size.get(LE),
                 name: it.st_name.get(LE),
-                global: it.st_bind() == elf::STB_GLOBAL,
+                rank: (
+                    it.st_type() == elf::STT_NOTYPE,
+                    it.st_bind() != elf::STB_GLOBAL,
+                ),
             })
         })
         .collect();
     // Of several names for one address the public one, then the one with a size is kept.
-    functions.sort_by_key(|it| (it.address, !it.global, it.size == 0));
+    functions.sort_by_key(|it| (it.address, it.rank, it.size == 0));
     functions.dedup_by_key(|it| it.address);
     Some(Symbols {
         functions: functions.into(),
