@@ -35,6 +35,13 @@ fn programs_by_musl_gcc_start() {
 }
 
 #[test]
+fn programs_whose_code_and_data_share_pages_of_the_file_start() {
+    for compiler in [Compiler::Gcc, Compiler::GccStaticPie, Compiler::MuslGcc] {
+        hello(compiler, &["-Wl,-z,noseparate-code"]);
+    }
+}
+
+#[test]
 fn unoptimised_programs_start() {
     hello(Compiler::Gcc, &["-O0"]);
 }
