@@ -1,0 +1,156 @@
+//! One fetch: reserve a request VM, hand the request over, run the guest, announce the answer.
+//!
+//! Guards: whatever fails here fails this fetch, with a line that says why. VRT_fail() is not for
+//! directors: there is no VCL to end.
+
+use std::ffi::c_int;
+
+use runtime::{Request, ReserveError, Side};
+
+use crate::{
+    body::{self, Undelivered},
+    context::Context,
+    exchange::Messages,
+    fetch::{Answer, Held},
+    ffi,
+    guard::guard,
+    log::{Tag, line},
+    state::Director,
+    task::{Call, Task},
+    ttl,
+};
+
+/// Why there is no response.
+#[derive(Debug, thiserror::Error)]
+enum Failure {
+    #[error(transparent)]
+    NoVm(#[from] ReserveError),
+    #[error(transparent)]
+    Body(#[from] Undelivered),
+    #[error("no room for the response headers: raise workspace_backend or http_max_hdr")]
+    Workspace,
+}
+
+/// `gethdrs` of the director: 0 when the response headers are in beresp.
+#[unsafe(no_mangle)]
+unsafe extern "C" fn tk_rs_get_headers(
+    ctx: *const ffi::vrt_ctx,
+    director: *const ffi::director,
+) -> c_int {
+    // SAFETY: varnishd's context, for the time of this call.
+    let Some(ctx) = (unsafe { Context::from_raw(ctx) }) else {
+        return -1;
+    };
+    guard(Some(ctx), -1, || {
+        // SAFETY: this thread is in the task's director and nowhere else of ours.
+        let Some(task) = (unsafe { Task::of(ctx) }) else {
+            line(
+                Some(ctx),
+                Tag::FetchError,
+                "tinykvm: no workspace for the task",
+            );
+            return -1;
+        };
+        // Of an earlier attempt. It may be the VM that this attempt is going to need.
+        task.answer = None;
+        let Some(call) = task.call(Director::new(director)) else {
+            line(
+                Some(ctx),
+                Tag::FetchError,
+                "tinykvm: this backend is not from this task: call tinykvm.program() again \
+                 after a rollback",
+            );
+            return -1;
+        };
+        match answer(ctx, call) {
+            Ok(held) => {
+                task.answer = Some(held);
+                0
+            }
+            Err(failure) => {
+                let name = call.program.name();
+                line(
+                    Some(ctx),
+                    Tag::FetchError,
+                    &format!("tinykvm: {name}: {failure}"),
+                );
+                -1
+            }
+        }
+    })
+}
+
+/// `finish` of the director: varnishd is done with headers and body.
+#[unsafe(no_mangle)]
+unsafe extern "C" fn tk_rs_finish(ctx: *const ffi::vrt_ctx, _director: *const ffi::director) {
+    // SAFETY: varnishd's context, for the time of this call.
+    let Some(ctx) = (unsafe { Context::from_raw(ctx) }) else {
+        return;
+    };
+    guard(Some(ctx), (), || {
+        // SAFETY: a valid context of a backend task.
+        unsafe { ffi::tk_fetch_finished(ctx.raw()) };
+        // SAFETY: as in `tk_rs_get_headers`.
+        if let Some(task) = unsafe { Task::of(ctx) } {
+            // Nobody waits for an answer that was not wanted: its VM is free at once.
+            task.answer = task.answer.take().filter(Held::is_delivered);
+        }
+    });
+}
+
+fn answer(ctx: Context<'_>, call: &Call) -> Result<Held, Failure> {
+    let mut reservation = call.program.reserve()?;
+    body::deliver(ctx, &mut reservation)?;
+
+    let mut messages = Messages::new(ctx);
+    let method = messages.request_method();
+    let request = Request {
+        method,
+        url: &call.url,
+        argument: &call.argument,
+        content_type: messages
+            .value(Side::Request, b"Content-Type")
+            .unwrap_or_default(),
+    };
+    let response = reservation.handle(&request, &mut messages);
+
+    // How long the body is, is known here and not to the guest's headers.
+    messages.unset_all(Side::Response, b"Content-Length");
+    messages.unset_all(Side::Response, b"Transfer-Encoding");
+    put_content_type(&mut messages, &response.content_type)?;
+    let lifetime = ttl::Plan::announce(ctx, &mut messages, response.status);
+
+    let bodiless_status = matches!(response.status, 204 | 304);
+    let has_body = method != b"HEAD" && !bodiless_status && response.content_length > 0;
+    let length = match i64::try_from(response.content_length) {
+        Ok(length) if !bodiless_status => length,
+        _ => -1,
+    };
+    let left = if has_body { response.content_length } else { 0 };
+    let held = Held::new(Answer::new(reservation, lifetime, left));
+    // SAFETY: a valid context of a backend task; the caller keeps `held` in the task, which
+    // outlives the filter.
+    let refused = unsafe {
+        ffi::tk_respond(
+            ctx.raw(),
+            u32::from(response.status),
+            c_int::from(has_body),
+            length,
+            held.source(),
+        )
+    } != 0;
+    if refused {
+        Err(Failure::Workspace)
+    } else {
+        Ok(held)
+    }
+}
+
+fn put_content_type(messages: &mut Messages<'_>, value: &[u8]) -> Result<(), Failure> {
+    messages.unset_all(Side::Response, b"Content-Type");
+    if value.is_empty() {
+        return Ok(());
+    }
+    let field = [b"Content-Type: ", value].concat();
+    messages.append_own(&field).map_err(|_| Failure::Workspace)
+}

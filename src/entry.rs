@@ -1,0 +1,333 @@
+//! The VCL functions and the VCL event, with the signatures of `vmod_tinykvm.vcc`.
+
+use std::{
+    ffi::{c_char, c_int, c_uint},
+    fmt::Display,
+    ptr, thread,
+};
+
+use crate::{
+    context::{Context, Place, string},
+    ffi,
+    guard::guard,
+    log::{self, Tag, line},
+    state::State,
+    task::{Call, Task},
+};
+
+type Ctx = *const ffi::vrt_ctx;
+type Priv = *mut ffi::vmod_priv;
+type Text = *const c_char;
+type Backend = *const ffi::director;
+
+/// A compile error here means that the interface and these functions have parted.
+const _: () = {
+    let _ = [
+        ffi::vmod_event as unsafe extern "C" fn(_, _, _) -> _,
+        vmod_event,
+    ];
+    let _ = [
+        ffi::vmod_library as unsafe extern "C" fn(_, _, _) -> _,
+        vmod_library,
+    ];
+    let _ = [
+        ffi::vmod_configure as unsafe extern "C" fn(_, _, _, _) -> _,
+        vmod_configure,
+    ];
+    let _ = [
+        ffi::vmod_start as unsafe extern "C" fn(_, _, _, _, _) -> _,
+        vmod_start,
+    ];
+    let _ = [
+        ffi::vmod_program as unsafe extern "C" fn(_, _, _, _, _) -> _,
+        vmod_program,
+    ];
+    let _ = [
+        ffi::vmod_invalidate_programs as unsafe extern "C" fn(_, _, _) -> _,
+        vmod_invalidate_programs,
+    ];
+    let _ = [
+        ffi::vmod_stats as unsafe extern "C" fn(_, _, _, _) -> _,
+        vmod_stats,
+    ];
+};
+
+const NO: c_uint = 0;
+const YES: c_uint = 1;
+
+/// Runs a VCL function: checks what varnishd handed over, and keeps panics in.
+///
+/// # Safety
+/// `ctx` and `vcl` are what varnishd hands to a VCL function of this VMOD, for the time of `'a`.
+unsafe fn enter<'a, T>(
+    ctx: Ctx,
+    vcl: Priv,
+    otherwise: T,
+    body: impl FnOnce(Context<'a>, &'a State) -> T,
+) -> T
+where
+    T: Copy,
+{
+    // SAFETY: the caller's promise.
+    let Some(ctx) = (unsafe { Context::from_raw(ctx) }) else {
+        return otherwise;
+    };
+    // SAFETY: the caller's promise.
+    let Some(state) = (unsafe { State::of(vcl) }) else {
+        ctx.fail("tinykvm: this VCL was not set up");
+        return otherwise;
+    };
+    guard(Some(ctx), otherwise, || body(ctx, state))
+}
+
+/// `true` in vcl_init; elsewhere a VCL failure that says so.
+fn in_init(ctx: Context<'_>, function: &str) -> bool {
+    let here = ctx.place() == Place::Init;
+    if !here {
+        ctx.fail(&format!("tinykvm.{function}(): only in vcl_init"));
+    }
+    here
+}
+
+/// A configuration error ends the load of the VCL, with its reason where the loader sees it.
+fn refuse(ctx: Context<'_>, reason: &str) {
+    ctx.tell_loader(reason);
+    ctx.fail(reason);
+}
+
+fn warn(ctx: Context<'_>, warnings: &[impl Display]) {
+    for warning in warnings {
+        let text = format!("tinykvm: {warning}");
+        ctx.tell_loader(&text);
+        line(Some(ctx), Tag::Error, &text);
+    }
+}
+
+/// Runs what needs more stack than a worker has (JSON, regular expressions) on a thread of ours.
+fn on_own_thread<T: Send>(work: impl FnOnce() -> T + Send) -> Result<T, String> {
+    thread::scope(|scope| {
+        let started = thread::Builder::new()
+            .name("tinykvm-vcl".to_owned())
+            .stack_size(1 << 20)
+            .spawn_scoped(scope, work)
+            .map_err(|error| format!("cannot start a thread: {error}"))?;
+        started
+            .join()
+            .map_err(|_panic| "a bug in the VMOD, please report".to_owned())
+    })
+}
+
+fn lossy(text: &[u8]) -> String {
+    String::from_utf8_lossy(text).into_owned()
+}
+
+#[unsafe(no_mangle)]
+unsafe extern "C" fn vmod_event(ctx: Ctx, vcl: Priv, event: ffi::vcl_event_e::Type) -> c_int {
+    // SAFETY: varnishd's context, for the time of this call.
+    let Some(ctx) = (unsafe { Context::from_raw(ctx) }) else {
+        return 1;
+    };
+    guard(Some(ctx), 1, || {
+        if event == ffi::vcl_event_e::VCL_EVENT_LOAD {
+            log::listen();
+            // SAFETY: the PRIV_VCL of a VCL that is being loaded.
+            let slot = unsafe { ffi::tk_vcl(vcl) };
+            // SAFETY: part of the PRIV_VCL, and nobody else sees it before the load is done.
+            if let Some(slot) = unsafe { slot.as_mut() } {
+                State::install(slot);
+            }
+        }
+        0
+    })
+}
+
+#[unsafe(no_mangle)]
+unsafe extern "C" fn vmod_library(ctx: Ctx, vcl: Priv, uri: Text) -> c_uint {
+    let body = |ctx, state: &State| {
+        if !in_init(ctx, "library") {
+            return NO;
+        }
+        // SAFETY: a STRING argument.
+        let uri = lossy(unsafe { string(uri) });
+        match on_own_thread(|| state.vcl.library(&uri)) {
+            Ok(Ok(warnings)) => {
+                warn(ctx, &warnings);
+                YES
+            }
+            Ok(Err(error)) if error.is_fetch() => {
+                warn(ctx, &[format!("library({uri}): {error}")]);
+                NO
+            }
+            Ok(Err(error)) => {
+                refuse(ctx, &format!("tinykvm.library({uri}): {error}"));
+                NO
+            }
+            Err(error) => {
+                refuse(ctx, &format!("tinykvm.library({uri}): {error}"));
+                NO
+            }
+        }
+    };
+    // SAFETY: called by varnishd as a VCL function.
+    unsafe { enter(ctx, vcl, NO, body) }
+}
+
+#[unsafe(no_mangle)]
+unsafe extern "C" fn vmod_configure(ctx: Ctx, vcl: Priv, program: Text, json: Text) -> c_uint {
+    let body = |ctx, state: &State| {
+        if !in_init(ctx, "configure") {
+            return NO;
+        }
+        // SAFETY: a STRING argument.
+        let program = lossy(unsafe { string(program) });
+        // SAFETY: a STRING argument.
+        let json = lossy(unsafe { string(json) });
+        let done = on_own_thread(|| state.vcl.configure(&program, &json));
+        match done.and_then(|result| result.map_err(|error| error.to_string())) {
+            Ok(warnings) => {
+                warn(ctx, &warnings);
+                YES
+            }
+            Err(error) => {
+                refuse(ctx, &format!("tinykvm.configure({program}): {error}"));
+                NO
+            }
+        }
+    };
+    // SAFETY: called by varnishd as a VCL function.
+    unsafe { enter(ctx, vcl, NO, body) }
+}
+
+#[unsafe(no_mangle)]
+unsafe extern "C" fn vmod_start(
+    ctx: Ctx,
+    vcl: Priv,
+    program: Text,
+    asynchronous: c_uint,
+    _debug: c_uint,
+) -> c_uint {
+    let body = |ctx, state: &State| {
+        if !in_init(ctx, "start") {
+            return NO;
+        }
+        // SAFETY: a STRING argument.
+        let name = unsafe { string(program) };
+        let result = match state.vcl.program(name) {
+            None => Err("there is no such program".to_owned()),
+            Some(_) if asynchronous != 0 => state
+                .vcl
+                .start(&lossy(name))
+                .map_err(|error| error.to_string()),
+            // A reservation is what waits for the start.
+            Some(program) => program
+                .reserve()
+                .map(drop)
+                .map_err(|error| error.to_string()),
+        };
+        if let Err(error) = &result {
+            refuse(ctx, &format!("tinykvm.start({}): {error}", lossy(name)));
+        }
+        c_uint::from(result.is_ok())
+    };
+    // SAFETY: called by varnishd as a VCL function.
+    unsafe { enter(ctx, vcl, NO, body) }
+}
+
+#[unsafe(no_mangle)]
+unsafe extern "C" fn vmod_program(
+    ctx: Ctx,
+    vcl: Priv,
+    program: Text,
+    arg: Text,
+    config: Text,
+) -> Backend {
+    let body = |ctx: Context<'_>, state: &State| {
+        // SAFETY: a STRING argument.
+        let name = unsafe { string(program) };
+        // SAFETY: a STRING argument.
+        let url = unsafe { string(arg) };
+        // SAFETY: a STRING argument.
+        let argument = unsafe { string(config) };
+        match use_program(ctx, state, name, url, argument) {
+            Ok(backend) => backend,
+            Err(reason) => {
+                ctx.fail(&format!("tinykvm.program({}): {reason}", lossy(name)));
+                ptr::null()
+            }
+        }
+    };
+    // SAFETY: called by varnishd as a VCL function.
+    unsafe { enter(ctx, vcl, ptr::null(), body) }
+}
+
+fn use_program(
+    ctx: Context<'_>,
+    state: &State,
+    name: &[u8],
+    url: &[u8],
+    argument: &[u8],
+) -> Result<Backend, &'static str> {
+    if ctx.place() != Place::BackendFetch {
+        return Err("only in vcl_backend_fetch");
+    }
+    let program = state.vcl.program(name).ok_or("there is no such program")?;
+    // SAFETY: this thread is in a VCL function of the task and nowhere else of ours.
+    let task = unsafe { Task::of(ctx) }.ok_or("no workspace: raise workspace_backend")?;
+    let nth = task.uses(name);
+    if nth >= State::MOST_DIRECTORS {
+        return Err("called too often for one fetch");
+    }
+    let director = state
+        .director(ctx, name, nth)
+        .ok_or("the VCL is being cooled or discarded")?;
+    task.remember(Call {
+        director,
+        program,
+        url: url.into(),
+        argument: argument.into(),
+    });
+    Ok(director.raw())
+}
+
+#[unsafe(no_mangle)]
+unsafe extern "C" fn vmod_invalidate_programs(ctx: Ctx, vcl: Priv, regex: Text) -> i64 {
+    let body = |ctx, state: &State| {
+        // SAFETY: a STRING argument.
+        let regex = lossy(unsafe { string(regex) });
+        let done = on_own_thread(|| state.vcl.invalidate(&regex));
+        match done.and_then(|result| result.map_err(|error| error.to_string())) {
+            Ok(count) => i64::try_from(count).unwrap_or(i64::MAX),
+            Err(error) => {
+                let text = format!("tinykvm.invalidate_programs({regex}): {error}");
+                line(Some(ctx), Tag::VclError, &text);
+                0
+            }
+        }
+    };
+    // SAFETY: called by varnishd as a VCL function.
+    unsafe { enter(ctx, vcl, 0, body) }
+}
+
+#[unsafe(no_mangle)]
+unsafe extern "C" fn vmod_stats(ctx: Ctx, vcl: Priv, pattern: Text, indentation: i64) -> Text {
+    let body = |ctx: Context<'_>, state: &State| {
+        // SAFETY: a STRING argument.
+        let pattern = lossy(unsafe { string(pattern) });
+        let done = on_own_thread(|| state.vcl.stats(&pattern, indentation.clamp(-1, 16)));
+        match done.and_then(|result| result.map_err(|error| error.to_string())) {
+            Ok(text) => {
+                let copy = ctx.workspace_copy(&text);
+                if copy.is_null() {
+                    ctx.fail("tinykvm.stats(): no workspace for the text");
+                }
+                copy
+            }
+            Err(error) => {
+                ctx.fail(&format!("tinykvm.stats({pattern}): {error}"));
+                ptr::null()
+            }
+        }
+    };
+    // SAFETY: called by varnishd as a VCL function.
+    unsafe { enter(ctx, vcl, ptr::null(), body) }
+}

@@ -1,0 +1,148 @@
+//! The runtime's view of a fetch: bereq and beresp behind its `Exchange` trait.
+//!
+//! Guards: what a guest asks for cannot overflow the workspace or the header tables; it gets an
+//! error instead, and the fetch goes on.
+
+use runtime::{Cacheability, Exchange, FieldError, Severity, Side};
+
+use crate::{
+    context::{Context, workspace_bytes},
+    ffi, log,
+};
+
+#[derive(Debug)]
+pub(crate) struct Messages<'a> {
+    ctx: Context<'a>,
+    /// What the guest last said about the lifetime of its response.
+    pub(crate) cacheability: Option<Cacheability>,
+}
+
+// SAFETY: the guest may run on another thread than the worker, which waits for it: never two
+// threads at once, and nothing of a busy object is bound to its thread.
+unsafe impl Send for Messages<'_> {}
+
+fn number(side: Side) -> i32 {
+    match side {
+        Side::Request => ffi::TK_BEREQ,
+        Side::Response => ffi::TK_BERESP,
+    }
+}
+
+impl<'a> Messages<'a> {
+    pub(crate) fn new(ctx: Context<'a>) -> Self {
+        Self {
+            ctx,
+            cacheability: None,
+        }
+    }
+
+    pub(crate) fn request_method(&self) -> &'a [u8] {
+        // SAFETY: a valid context of a backend task.
+        workspace_bytes(unsafe { ffi::tk_http_method(self.ctx.raw()) }).unwrap_or_default()
+    }
+
+    /// The value of the first field of that name.
+    pub(crate) fn value(&self, side: Side, name: &[u8]) -> Option<&'a [u8]> {
+        let field = find(self.ctx, side, name)?;
+        let value = field.get(name.len().saturating_add(1)..)?;
+        Some(value.trim_ascii())
+    }
+
+    /// Adds a field of our own, for which guests have left room.
+    pub(crate) fn append_own(&mut self, field: &[u8]) -> Result<(), FieldError> {
+        self.write(Side::Response, field, ffi::TK_VMOD, None)
+            .map(|_place| ())
+    }
+
+    /// Replaces the first field of that name, or adds one, as `append_own`.
+    pub(crate) fn set_own(&mut self, field: &[u8]) -> Result<(), FieldError> {
+        self.write(Side::Response, field, ffi::TK_VMOD, Some(name_len(field)))
+            .map(|_place| ())
+    }
+
+    fn write(
+        &mut self,
+        side: Side,
+        field: &[u8],
+        writer: i32,
+        replace: Option<usize>,
+    ) -> Result<u32, FieldError> {
+        let (raw, side, len) = (self.ctx.raw(), number(side), field.len());
+        let text = field.as_ptr().cast();
+        place(match replace {
+            // SAFETY: a valid context of a backend task; the field is copied during the call.
+            Some(name) => unsafe { ffi::tk_http_set(raw, side, text, len, name, writer) },
+            // SAFETY: as above.
+            None => unsafe { ffi::tk_http_append(raw, side, text, len, writer) },
+        })
+    }
+
+    /// Removes every field of that name.
+    pub(crate) fn unset_all(&mut self, side: Side, name: &[u8]) {
+        while self.unset(side, name) > 0 {}
+    }
+}
+
+fn find<'a>(ctx: Context<'a>, side: Side, name: &[u8]) -> Option<&'a [u8]> {
+    // SAFETY: a valid context of a backend task; the name is read during the call only.
+    let found =
+        unsafe { ffi::tk_http_find(ctx.raw(), number(side), name.as_ptr().cast(), name.len()) };
+    workspace_bytes(found)
+}
+
+fn name_len(field: &[u8]) -> usize {
+    field.iter().position(|&b| b == b':').unwrap_or(field.len())
+}
+
+fn place(result: i32) -> Result<u32, FieldError> {
+    u32::try_from(result).map_err(|_| match result {
+        ffi::TK_NO_FIELD => FieldError::Full,
+        _ => FieldError::NoSpace,
+    })
+}
+
+impl Exchange for Messages<'_> {
+    fn visit_request_headers(&self, visit: &mut dyn FnMut(&[u8])) {
+        let side = number(Side::Request);
+        // SAFETY: a valid context of a backend task.
+        let count = unsafe { ffi::tk_http_fields(self.ctx.raw(), side) };
+        for nth in 0..count {
+            // SAFETY: as above; the bridge checks the number.
+            let field = unsafe { ffi::tk_http_field(self.ctx.raw(), side, nth) };
+            if let Some(field) = workspace_bytes(field) {
+                visit(field);
+            }
+        }
+    }
+
+    fn method(&self) -> &[u8] {
+        self.request_method()
+    }
+
+    fn find(&self, side: Side, name: &[u8]) -> Option<&[u8]> {
+        find(self.ctx, side, name)
+    }
+
+    fn append(&mut self, side: Side, field: &[u8]) -> Result<u32, FieldError> {
+        self.write(side, field, ffi::TK_GUEST, None)
+    }
+
+    fn set(&mut self, side: Side, field: &[u8]) -> Result<u32, FieldError> {
+        self.write(side, field, ffi::TK_GUEST, Some(name_len(field)))
+    }
+
+    fn unset(&mut self, side: Side, name: &[u8]) -> u32 {
+        let text = name.as_ptr().cast();
+        // SAFETY: a valid context of a backend task; the name is read during the call only.
+        unsafe { ffi::tk_http_unset(self.ctx.raw(), number(side), text, name.len()) }
+    }
+
+    fn set_cacheable(&mut self, how: Cacheability) -> bool {
+        self.cacheability = Some(how);
+        true
+    }
+
+    fn log(&mut self, severity: Severity, line: &[u8]) {
+        log::bytes(Some(self.ctx), severity.into(), line);
+    }
+}

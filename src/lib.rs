@@ -1,0 +1,24 @@
+//! The VMOD: what VCL says, in; what a program answers, out. Thin: programs, pools and hypercalls
+//! are in `crates/runtime`, which knows nothing of Varnish.
+//!
+//! - `entry`: the VCL functions and the VCL event
+//! - `state`, `task`: what belongs to a loaded VCL, and to one fetch
+//! - `director`, `exchange`, `body`, `fetch`, `ttl`: one fetch, in that order
+//! - `context`, `log`, `guard`: what all of them use
+//! - `ffi`: the C side of the seam (`vmod/bridge.h`)
+//!
+//! Invariants: a pointer from varnishd is checked in an `extern "C"` function and nowhere else. No
+//! panic leaves one. Nothing happens at dlopen: the manager and the VCL compiler map this file too.
+
+mod body;
+mod context;
+mod director;
+mod entry;
+mod exchange;
+mod fetch;
+mod ffi;
+mod guard;
+mod log;
+mod state;
+mod task;
+mod ttl;

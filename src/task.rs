@@ -1,0 +1,72 @@
+//! What belongs to one backend task: which programs VCL asked for, and the answer under way.
+//!
+//! Guards: the strings and the request VM of a task are seen by that task alone. A director is
+//! only a key here, so one that is used after its task or after a rollback finds nothing.
+
+use std::{ffi::c_void, sync::Arc};
+
+use runtime::Program;
+
+use crate::{context::Context, fetch::Held, ffi, guard::guard, state::Director};
+
+/// One call of `program()`.
+#[derive(Debug)]
+pub(crate) struct Call {
+    pub(crate) director: Director,
+    pub(crate) program: Arc<Program>,
+    pub(crate) url: Box<[u8]>,
+    pub(crate) argument: Box<[u8]>,
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct Task {
+    calls: Vec<Call>,
+    /// Kept until the task ends and not only until the body is handed over: the reset of the
+    /// request VM must not delay the client.
+    pub(crate) answer: Option<Held>,
+}
+
+impl Task {
+    /// The task's state, made when first asked for. `None` if the workspace has no room.
+    ///
+    /// # Safety
+    /// There is no other reference to the state of this task during `'a`.
+    pub(crate) unsafe fn of<'a>(ctx: Context<'a>) -> Option<&'a mut Self> {
+        // SAFETY: the context is valid.
+        let slot = unsafe { ffi::tk_task(ctx.raw()) };
+        // SAFETY: null, or part of a structure of this task that outlives the call.
+        let slot = unsafe { slot.as_mut() }?;
+        if slot.is_null() {
+            *slot = Box::into_raw(Box::<Self>::default()).cast();
+        }
+        // SAFETY: made above, now or earlier in this task; freed only when the task ends. The
+        // caller vouches that nobody else looks.
+        unsafe { slot.cast::<Self>().as_mut() }
+    }
+
+    pub(crate) fn uses(&self, program: &[u8]) -> usize {
+        self.calls
+            .iter()
+            .filter(|call| call.program.name().as_bytes() == program)
+            .count()
+    }
+
+    pub(crate) fn remember(&mut self, call: Call) {
+        self.calls.push(call);
+    }
+
+    pub(crate) fn call(&self, director: Director) -> Option<&Call> {
+        self.calls.iter().find(|call| call.director == director)
+    }
+}
+
+/// The task is over, or was rolled back.
+#[unsafe(no_mangle)]
+unsafe extern "C" fn tk_rs_task_ended(task: *mut c_void) {
+    if task.is_null() {
+        return;
+    }
+    // SAFETY: made by `Task::of`, and varnishd ends a task once.
+    let task = unsafe { Box::from_raw(task.cast::<Task>()) };
+    guard(None, (), move || drop(task));
+}

@@ -1,0 +1,129 @@
+//! Each `tests/vtc/*.vtc` as a test of its own, run by varnishtest against the library that cargo
+//! has built beside this executable.
+//!
+//! A file may use the macros `${vmod}` (the library), `${vmod_path}` (its folder), `${vcl}` (the
+//! folder of the examples in VCL), `${guest_NAME}` (tests/guests/programs/NAME, compiled) and
+//! `${example_NAME}` (examples/NAME/NAME.c, compiled). varnishtest's "skipped" (77) is a failure
+//! where CI is set.
+
+use std::{
+    env, fs,
+    path::{Path, PathBuf},
+    process::{Command, ExitCode},
+};
+
+use libtest_mimic::{Arguments, Failed, Trial};
+
+fn main() -> ExitCode {
+    let arguments = Arguments::from_args();
+    let trials = files().into_iter().map(trial).collect();
+    libtest_mimic::run(&arguments, trials).exit_code()
+}
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn files() -> Vec<PathBuf> {
+    let folder = root().join("tests/vtc");
+    let entries = fs::read_dir(&folder).unwrap_or_else(|e| panic!("{}: {e}", folder.display()));
+    let mut files: Vec<PathBuf> = entries
+        .flatten()
+        .map(|entry| entry.path())
+        .filter(|path| path.extension().is_some_and(|e| e == "vtc"))
+        .collect();
+    files.sort();
+    files
+}
+
+fn trial(file: PathBuf) -> Trial {
+    let name = file
+        .file_stem()
+        .unwrap_or_default()
+        .to_string_lossy()
+        .into_owned();
+    Trial::test(name, move || run(&file))
+}
+
+fn run(file: &Path) -> Result<(), Failed> {
+    let text = fs::read_to_string(file)?;
+    if !Path::new("/dev/kvm").exists() {
+        let reason = "there is no /dev/kvm";
+        if env::var_os("CI").is_some() {
+            return Err(reason.into());
+        }
+        println!("{}: skipped, {reason}", file.display());
+        return Ok(());
+    }
+
+    let mut command = Command::new("varnishtest");
+    // An emulated CPU is some ten times slower.
+    let seconds = if env::var_os("TINYKVM_TEST_SLOW").is_some() {
+        600
+    } else {
+        60
+    };
+    command.arg(format!("-t{seconds}"));
+    let library = library()?;
+    command.arg(format!("-Dvmod={}", library.display()));
+    command.arg(format!(
+        "-Dvmod_path={}",
+        library.parent().unwrap_or(root()).display()
+    ));
+    command.arg(format!("-Dvcl={}", root().join("vcl").display()));
+    for name in names_in(&text, "${guest_") {
+        command.arg(format!(
+            "-Dguest_{name}={}",
+            guests::compile(name).display()
+        ));
+    }
+    for name in names_in(&text, "${example_") {
+        let source = fs::read_to_string(root().join(format!("examples/{name}/{name}.c")))?;
+        let path = guests::compile_text(name, &source, guests::Compiler::Gcc, &[]);
+        command.arg(format!("-Dexample_{name}={}", path.display()));
+    }
+    let output = command.arg(file).output().map_err(|e| {
+        format!("cannot run varnishtest ({e}): `make setup` installs the Debian package varnish")
+    })?;
+    match output.status.code() {
+        Some(0) => Ok(()),
+        Some(77) if env::var_os("CI").is_none() => {
+            println!("{}: skipped by varnishtest", file.display());
+            Ok(())
+        }
+        _ => Err(format!(
+            "{}\n{}{}",
+            output.status,
+            String::from_utf8_lossy(&output.stdout),
+            String::from_utf8_lossy(&output.stderr)
+        )
+        .into()),
+    }
+}
+
+/// The library of this very build: cargo puts it where it puts test executables.
+fn library() -> Result<PathBuf, Failed> {
+    let executable = env::current_exe()?;
+    let folder = executable
+        .parent()
+        .ok_or("the test executable has no folder")?;
+    let library = folder.join("libvmod_tinykvm.so");
+    if library.is_file() {
+        Ok(library)
+    } else {
+        Err(format!("{} is not there: cargo build", library.display()).into())
+    }
+}
+
+/// The names in `${prefix_NAME}`.
+fn names_in<'a>(text: &'a str, prefix: &str) -> Vec<&'a str> {
+    let mut names: Vec<&str> = text
+        .split(prefix)
+        .skip(1)
+        .filter_map(|rest| rest.split_once('}'))
+        .map(|(name, _)| name)
+        .collect();
+    names.sort_unstable();
+    names.dedup();
+    names
+}

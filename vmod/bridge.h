@@ -1,0 +1,123 @@
+/*
+ * The seam between varnishd and the Rust side. The first half is what the Rust
+ * side may ask of varnishd: one small function for each thing that is a macro,
+ * variadic or an internal struct there. The second half is what varnishd's
+ * callbacks reach in Rust. build.rs makes Rust declarations of both halves.
+ *
+ * Invariant: no struct of varnishd is visible to Rust. Layouts differ between
+ * Varnish versions; only these C files are compiled against them.
+ */
+
+#ifndef TK_BRIDGE_H
+#define TK_BRIDGE_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+struct vrt_ctx;
+struct director;
+struct vmod_priv;
+
+struct tk_bytes {
+	const char	*ptr;
+	size_t		len;
+};
+
+/* Where in VCL a function is called from. */
+#define TK_IN_INIT		1
+#define TK_IN_BACKEND_FETCH	2
+#define TK_IN_OTHER		3
+
+/* Log tags. */
+#define TK_LOG			0	/* SLT_VCL_Log */
+#define TK_ERROR		1	/* SLT_Error */
+#define TK_FETCH_ERROR		2	/* SLT_FetchError */
+#define TK_VCL_ERROR		3	/* SLT_VCL_Error */
+
+/* The HTTP messages of a backend task. */
+#define TK_BEREQ		0
+#define TK_BERESP		1
+
+/* Who writes a field: a guest has to leave room for the others. */
+#define TK_GUEST		0
+#define TK_VMOD			1
+
+/* Results of tk_http_append() and tk_http_set(). */
+#define TK_NO_FIELD		-1	/* http_max_hdr reached */
+#define TK_NO_WORKSPACE		-2
+
+/* Results of tk_request_body(). */
+#define TK_BODY_DONE		0
+#define TK_BODY_STOPPED		1	/* the sink said so */
+#define TK_BODY_BROKEN		2	/* the client's body could not be read */
+
+/* Results of tk_rs_body_pull(). */
+#define TK_PULL_MORE		0
+#define TK_PULL_END		1
+#define TK_PULL_FAILED		-1
+
+/* context.c */
+int tk_ctx_valid(const struct vrt_ctx *);
+int tk_ctx_where(const struct vrt_ctx *);
+void tk_fail(const struct vrt_ctx *, const char *, size_t);
+/* Without a context the line belongs to no transaction. */
+void tk_log(const struct vrt_ctx *, int tag, const char *, size_t);
+/* To whoever loads the VCL (vcl.load, varnishd at start). */
+void tk_tell_loader(const struct vrt_ctx *, const char *, size_t);
+/* A NUL-terminated copy on the task's workspace that leaves `spare` bytes there, or NULL. */
+const char *tk_workspace_copy(const struct vrt_ctx *, const char *, size_t, size_t spare);
+/* The pointer that this VMOD keeps for the current task, or NULL without room. */
+void **tk_task(const struct vrt_ctx *);
+/* The pointer that this VMOD keeps for a VCL. */
+void **tk_vcl(struct vmod_priv *);
+
+/* director.c */
+const struct director *tk_director_new(const struct vrt_ctx *, const char *name);
+void tk_director_delete(const struct director *);
+
+/* http.c */
+unsigned tk_http_fields(const struct vrt_ctx *, int side);
+struct tk_bytes tk_http_field(const struct vrt_ctx *, int side, unsigned);
+struct tk_bytes tk_http_method(const struct vrt_ctx *);
+/* Find, set and unset mean the first field of that name. */
+struct tk_bytes tk_http_find(const struct vrt_ctx *, int side, const char *name, size_t);
+/* These answer the place of the field in varnishd's table, which is never 0. */
+int tk_http_append(const struct vrt_ctx *, int side, const char *, size_t, int writer);
+int tk_http_set(const struct vrt_ctx *, int side, const char *, size_t, size_t name_len,
+    int writer);
+unsigned tk_http_unset(const struct vrt_ctx *, int side, const char *name, size_t);
+
+/* fetch.c */
+int tk_request_has_body(const struct vrt_ctx *);
+/* What the request says about the length of its body; negative: nothing. */
+int64_t tk_request_length(const struct vrt_ctx *);
+int tk_request_body(const struct vrt_ctx *, void *sink);
+/* Announces the response; `source` is handed to tk_rs_body_open() and tk_rs_body_pull(). */
+int tk_respond(const struct vrt_ctx *, unsigned status, int has_body, int64_t length,
+    void *source);
+void tk_fetch_finished(const struct vrt_ctx *);
+
+/* ttl.c */
+struct tk_ttl {
+	double		ttl;
+	double		grace;
+	double		keep;
+};
+int tk_object_private(const struct vrt_ctx *);
+int tk_object_uncacheable(const struct vrt_ctx *);
+void tk_object_set_uncacheable(const struct vrt_ctx *);
+struct tk_ttl tk_object_ttl(const struct vrt_ctx *);
+void tk_object_set_ttl(const struct vrt_ctx *, struct tk_ttl);
+double tk_default_grace(void);
+double tk_default_keep(void);
+
+/* What varnishd calls: src/director.rs, body.rs, fetch.rs, task.rs, state.rs */
+int tk_rs_get_headers(const struct vrt_ctx *, const struct director *);
+void tk_rs_finish(const struct vrt_ctx *, const struct director *);
+int tk_rs_push_body(void *sink, const void *, size_t);
+int tk_rs_body_open(const struct vrt_ctx *, void *source);
+int tk_rs_body_pull(void *source, void *to, size_t room, size_t *written);
+void tk_rs_task_ended(void *task);
+void tk_rs_vcl_ended(void *state);
+
+#endif

@@ -1,0 +1,132 @@
+/* Contexts, logging, workspace and task memory for the Rust side. */
+
+#include "house.h"
+
+static const enum VSL_tag_e tags[] = {
+	[TK_LOG] = SLT_VCL_Log,
+	[TK_ERROR] = SLT_Error,
+	[TK_FETCH_ERROR] = SLT_FetchError,
+	[TK_VCL_ERROR] = SLT_VCL_Error,
+};
+
+static int
+printable(size_t len)
+{
+
+	return (len > INT_MAX ? INT_MAX : (int)len);
+}
+
+int
+tk_ctx_valid(VRT_CTX)
+{
+
+	return (VALID_OBJ(ctx, VRT_CTX_MAGIC));
+}
+
+int
+tk_ctx_where(VRT_CTX)
+{
+
+	if (ctx->method == VCL_MET_INIT)
+		return (TK_IN_INIT);
+	if (ctx->method == VCL_MET_BACKEND_FETCH)
+		return (TK_IN_BACKEND_FETCH);
+	return (TK_IN_OTHER);
+}
+
+void
+tk_fail(VRT_CTX, const char *text, size_t len)
+{
+
+	VRT_fail(ctx, "%.*s", printable(len), text);
+}
+
+void
+tk_log(VRT_CTX, int tag, const char *text, size_t len)
+{
+
+	if (tag < 0 || (size_t)tag >= sizeof tags / sizeof tags[0])
+		tag = TK_ERROR;
+	if (ctx != NULL && ctx->vsl != NULL)
+		VSLb(ctx->vsl, tags[tag], "%.*s", printable(len), text);
+	else
+		VSL(tags[tag], 0, "%.*s", printable(len), text);
+}
+
+void
+tk_tell_loader(VRT_CTX, const char *text, size_t len)
+{
+
+	if (ctx->msg != NULL)
+		VSB_printf(ctx->msg, "%.*s\n", printable(len), text);
+}
+
+const char *
+tk_workspace_copy(VRT_CTX, const char *from, size_t len, size_t spare)
+{
+	unsigned room;
+	char *to;
+
+	if (ctx->ws == NULL)
+		return (NULL);
+	/* Not WS_Copy(): asking for too much there marks the workspace as overflowed. */
+	room = WS_ReserveAll(ctx->ws);
+	if (room < spare || len >= room - spare) {
+		WS_Release(ctx->ws, 0);
+		return (NULL);
+	}
+	to = WS_Reservation(ctx->ws);
+	memcpy(to, from, len);
+	to[len] = '\0';
+	WS_Release(ctx->ws, len + 1);
+	return (to);
+}
+
+static void
+task_ended(VRT_CTX, void *task)
+{
+
+	(void)ctx;
+	tk_rs_task_ended(task);
+}
+
+static const struct vmod_priv_methods task_methods[1] = {{
+	.magic = VMOD_PRIV_METHODS_MAGIC,
+	.type = "tinykvm task",
+	.fini = task_ended,
+}};
+
+void **
+tk_task(VRT_CTX)
+{
+	struct vmod_priv *priv;
+
+	priv = VRT_priv_task(ctx, task_methods);
+	if (priv == NULL)
+		return (NULL);
+	priv->methods = task_methods;
+	return (&priv->priv);
+}
+
+static void
+vcl_ended(VRT_CTX, void *state)
+{
+
+	(void)ctx;
+	tk_rs_vcl_ended(state);
+}
+
+static const struct vmod_priv_methods vcl_methods[1] = {{
+	.magic = VMOD_PRIV_METHODS_MAGIC,
+	.type = "tinykvm vcl",
+	.fini = vcl_ended,
+}};
+
+void **
+tk_vcl(struct vmod_priv *priv)
+{
+
+	AN(priv);
+	priv->methods = vcl_methods;
+	return (&priv->priv);
+}

@@ -1,0 +1,164 @@
+/* Header fields of the HTTP messages of a backend task. */
+
+#include "house.h"
+
+#include <strings.h>
+
+/*
+ * What a guest leaves for fields of ours and of Varnish (Content-Type, Date, Age,
+ * Via ...): a full table or workspace is the guest's to see, not the client's.
+ */
+#define SPARE_FIELDS	8
+#define SPARE_BYTES	2048
+
+static struct http *
+message(VRT_CTX, int side)
+{
+	struct http *hp;
+
+	hp = side == TK_BERESP ? ctx->http_beresp : ctx->http_bereq;
+	CHECK_OBJ_NOTNULL(hp, HTTP_MAGIC);
+	return (hp);
+}
+
+static struct tk_bytes
+bytes(txt t)
+{
+	struct tk_bytes b = { NULL, 0 };
+
+	if (t.b != NULL && t.e > t.b) {
+		b.ptr = t.b;
+		b.len = pdiff(t.b, t.e);
+	}
+	return (b);
+}
+
+static int
+is_named(txt t, const char *name, size_t len)
+{
+
+	return (t.b != NULL && pdiff(t.b, t.e) > len && t.b[len] == ':' &&
+	    !strncasecmp(t.b, name, len));
+}
+
+unsigned
+tk_http_fields(VRT_CTX, int side)
+{
+	const struct http *hp = message(ctx, side);
+
+	return (hp->nhd > HTTP_HDR_FIRST ? hp->nhd - HTTP_HDR_FIRST : 0);
+}
+
+struct tk_bytes
+tk_http_field(VRT_CTX, int side, unsigned u)
+{
+	const struct http *hp = message(ctx, side);
+	struct tk_bytes none = { NULL, 0 };
+
+	if (u >= tk_http_fields(ctx, side))
+		return (none);
+	return (bytes(hp->hd[HTTP_HDR_FIRST + u]));
+}
+
+struct tk_bytes
+tk_http_method(VRT_CTX)
+{
+
+	return (bytes(message(ctx, TK_BEREQ)->hd[HTTP_HDR_METHOD]));
+}
+
+/*
+ * Puts a field where there is room for it. While the director runs, beresp is
+ * not logged: varnishd logs all of it when the director is done.
+ */
+static void
+put(VRT_CTX, struct http *hp, unsigned at, const char *field)
+{
+	struct vsl_log *vsl = hp->vsl;
+
+	if (hp == ctx->http_beresp && ctx->bo != NULL && ctx->bo->htc == NULL)
+		hp->vsl = NULL;
+	if (at == hp->nhd)
+		http_SetHeader(hp, field);
+	else
+		http_SetH(hp, at, field);
+	hp->vsl = vsl;
+}
+
+/* Where the first field of that name is, or 0. */
+static unsigned
+position(const struct http *hp, const char *name, size_t len)
+{
+	unsigned u;
+
+	for (u = HTTP_HDR_FIRST; u < hp->nhd; u++)
+		if (is_named(hp->hd[u], name, len))
+			return (u);
+	return (0);
+}
+
+struct tk_bytes
+tk_http_find(VRT_CTX, int side, const char *name, size_t len)
+{
+	const struct http *hp = message(ctx, side);
+	struct tk_bytes none = { NULL, 0 };
+	unsigned u = position(hp, name, len);
+
+	return (u == 0 ? none : bytes(hp->hd[u]));
+}
+
+static const char *
+keep(VRT_CTX, const char *field, size_t len, int writer)
+{
+
+	return (tk_workspace_copy(ctx, field, len, writer == TK_GUEST ? SPARE_BYTES : 0));
+}
+
+int
+tk_http_append(VRT_CTX, int side, const char *field, size_t len, int writer)
+{
+	struct http *hp = message(ctx, side);
+	const char *copy;
+
+	/* http_SetHeader() would drop the field and fail the fetch. */
+	if (hp->nhd + (writer == TK_GUEST ? SPARE_FIELDS : 0) >= hp->shd)
+		return (TK_NO_FIELD);
+	copy = keep(ctx, field, len, writer);
+	if (copy == NULL)
+		return (TK_NO_WORKSPACE);
+	put(ctx, hp, hp->nhd, copy);
+	return (hp->nhd - 1);
+}
+
+int
+tk_http_set(VRT_CTX, int side, const char *field, size_t len, size_t name_len, int writer)
+{
+	struct http *hp = message(ctx, side);
+	const char *copy;
+	unsigned u = position(hp, field, name_len);
+
+	if (u == 0)
+		return (tk_http_append(ctx, side, field, len, writer));
+	copy = keep(ctx, field, len, writer);
+	if (copy == NULL)
+		return (TK_NO_WORKSPACE);
+	put(ctx, hp, u, copy);
+	return ((int)u);
+}
+
+unsigned
+tk_http_unset(VRT_CTX, int side, const char *name, size_t len)
+{
+	struct http *hp = message(ctx, side);
+	unsigned u = position(hp, name, len);
+
+	if (u == 0)
+		return (0);
+	/* http_Unset() would remove all of that name. */
+	if (hp != ctx->http_beresp || ctx->bo == NULL || ctx->bo->htc != NULL)
+		VSLbt(hp->vsl, (enum VSL_tag_e)(hp->logtag + HTTP_HDR_UNSET), hp->hd[u]);
+	memmove(&hp->hd[u], &hp->hd[u + 1], (hp->nhd - u - 1) * sizeof hp->hd[0]);
+	memmove(&hp->hdf[u], &hp->hdf[u + 1], (hp->nhd - u - 1) * sizeof hp->hdf[0]);
+	hp->nhd--;
+	return (u);
+}
