@@ -18,7 +18,10 @@ use sandbox::Host;
 fn main() {
     let host = Host::open().unwrap();
     println!("host: {:?}\n", host.facts());
-    println!("{:<44} {:>10} {:>10} {:>7}  target", "", "ours", "limit", "ratio");
+    println!(
+        "{:<44} {:>10} {:>10} {:>7}  target",
+        "", "ours", "limit", "ratio"
+    );
     let hello = Program::boot("hello");
     call(&hello);
     fork(&hello);
@@ -34,7 +37,11 @@ fn main() {
 fn row(what: &str, ours: Duration, limit: Duration, target: &str) {
     let micros = |time: Duration| time.as_secs_f64() * 1e6;
     let ratio = ours.as_secs_f64() / limit.as_secs_f64();
-    println!("{what:<44} {:>8.1}us {:>8.1}us {ratio:>7.3}  {target}", micros(ours), micros(limit));
+    println!(
+        "{what:<44} {:>8.1}us {:>8.1}us {ratio:>7.3}  {target}",
+        micros(ours),
+        micros(limit)
+    );
 }
 
 fn median(mut times: Vec<Duration>) -> Duration {
@@ -92,7 +99,12 @@ fn call(program: &Program) {
             timed(|| (0..BATCH).for_each(round)) / BATCH
         },
     );
-    row("request to hello and reset / bare round trip", ours, limit, "");
+    row(
+        "request to hello and reset / bare round trip",
+        ours,
+        limit,
+        "",
+    );
 }
 
 /// A fork, against the VM, virtual CPU and memory slot that it consists of.
@@ -132,35 +144,56 @@ fn fork(program: &Program) {
         started.elapsed()
     };
     let (ours, limit) = in_turns(100, ours, bare);
-    row("fork / bare VM, vCPU and memory slot", ours, limit, "<= 1.3");
+    row(
+        "fork / bare VM, vCPU and memory slot",
+        ours,
+        limit,
+        "<= 1.3",
+    );
     drop(kept);
 }
 
 /// A reset of so many dirty pages, against copying as many.
 fn reset(program: &Program, pages: usize) {
     let mut guest = program.fork();
-    let mut dirty = || guest.ask_until(&format!("/{pages}"), "5", soon()).map(drop).unwrap();
+    let mut dirty = || {
+        guest
+            .ask_until(&format!("/{pages}"), "5", soon())
+            .map(drop)
+            .unwrap()
+    };
     dirty();
     guest.vm.reset().unwrap();
     let from = vec![1_u8; pages << 12];
     let mut to = vec![2_u8; pages << 12];
     let mut found = 0;
     let mut reset_once = || {
-        guest.ask_until(&format!("/{pages}"), "5", soon()).map(drop).unwrap();
+        guest
+            .ask_until(&format!("/{pages}"), "5", soon())
+            .map(drop)
+            .unwrap();
         timed(|| found = guest.vm.reset().unwrap().pages)
     };
     let (ours, copy) = in_turns(60, &mut reset_once, || {
         timed(|| to.copy_from_slice(black_box(&from)))
     });
     let limit = copy + Duration::from_micros(3);
-    row(&format!("reset of {found} pages / memcpy of {pages} + 3 us"), ours, limit, "<= 1.5 (100)");
+    row(
+        &format!("reset of {found} pages / memcpy of {pages} + 3 us"),
+        ours,
+        limit,
+        "<= 1.5 (100)",
+    );
     let _ = MIB;
 }
 
 /// The same binary as a guest and on Linux; it times itself.
 fn compute(name: &str) {
     let nanoseconds = |text: &str| {
-        let value = text.lines().find_map(|line| line.strip_prefix("ns=")).unwrap();
+        let value = text
+            .lines()
+            .find_map(|line| line.strip_prefix("ns="))
+            .unwrap();
         Duration::from_nanos(value.trim().parse().unwrap())
     };
     let path = guests::native(name);
@@ -181,5 +214,10 @@ fn compute(name: &str) {
             nanoseconds(&String::from_utf8(output.stdout).unwrap())
         },
     );
-    row(&format!("{name}: guest / native"), ours, limit, "<= 1.031 (0.97 of native)");
+    row(
+        &format!("{name}: guest / native"),
+        ours,
+        limit,
+        "<= 1.031 (0.97 of native)",
+    );
 }

@@ -149,14 +149,9 @@ impl MainVm {
         let broken = |fault: Fault| HostError::Broken(fault.to_string());
         let bases = self.machine.segment_bases().map_err(broken)?;
         let state = self.machine.vcpu.extended_state()?;
-        let bytes: Vec<u8> = state
-            .region
-            .iter()
-            .flat_map(|word| word.to_le_bytes())
-            .collect();
         self.machine
             .memory
-            .write_system(GuestPhys::new(layout::XSAVE), &bytes);
+            .write_system(GuestPhys::new(layout::XSAVE), &state);
         let mut regs = self.machine.regs;
         if !self.host.facts().out_completes_at_exit {
             regs.rip = regs.rip.wrapping_add(OUT_LENGTH);

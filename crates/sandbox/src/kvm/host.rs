@@ -2,7 +2,7 @@
 //! Facts are found by trying, never by the names of CPUs or modules.
 
 use std::io;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -11,6 +11,7 @@ use kvm_ioctls::Kvm;
 use parking_lot::Mutex;
 
 use super::probe;
+use super::system::BUSY_TSS;
 use crate::deadline::Deadlines;
 use crate::memory::DirtyBits;
 
@@ -84,6 +85,7 @@ pub struct Host {
     pub(crate) deadlines: Arc<Deadlines>,
     facts: OnceLock<Facts>,
     tsc_khz: AtomicU64,
+    tss_type: AtomicU8,
 }
 
 static HOST: Mutex<Option<Arc<Host>>> = Mutex::new(None);
@@ -110,6 +112,7 @@ impl Host {
             deadlines,
             facts: OnceLock::new(),
             tsc_khz: AtomicU64::new(0),
+            tss_type: AtomicU8::new(BUSY_TSS),
         });
         let facts = probe::probe(&host)?;
         let _ = host.facts.set(facts);
@@ -128,6 +131,15 @@ impl Host {
             thread_change: Duration::ZERO,
         };
         self.facts.get().unwrap_or(&CAUTIOUS)
+    }
+
+    /// The type of task-state segment with which this CPU honours the I/O permission bitmap.
+    pub(super) fn tss_type(&self) -> u8 {
+        self.tss_type.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn set_tss_type(&self, tss_type: u8) {
+        self.tss_type.store(tss_type, Ordering::Relaxed);
     }
 
     /// How fast the TSC of guests runs, as far as KVM knows; otherwise 0.

@@ -27,10 +27,11 @@ struct Probe {
 }
 
 pub(super) fn probe(host: &Arc<Host>) -> Result<Facts, HostError> {
-    let mut probe = Probe::new(host)?;
     let (_, out) = tinykvm_sys::probe();
-    probe.enter();
-    probe.run()?;
+    let mut probe = Probe::started(host).or_else(|_| {
+        host.set_tss_type(system::AVAILABLE_TSS);
+        Probe::started(host)
+    })?;
     let out_completes_at_exit = probe.vcpu.regs().rip != CODE.raw() + out;
     if !probe.memory.take_dirty_bit(DATA) {
         return Err(HostError::Missing("dirty bits in page tables"));
@@ -80,6 +81,14 @@ impl Probe {
             memory,
             syscall_faults: false,
         })
+    }
+
+    /// A probe that has come to its first hypercall.
+    fn started(host: &Host) -> Result<Self, HostError> {
+        let mut probe = Self::new(host)?;
+        probe.enter();
+        probe.run()?;
+        Ok(probe)
     }
 
     /// Makes the next run start the program.

@@ -14,7 +14,10 @@ use tinykvm_sys::abi;
 
 const CODE: u8 = 11;
 const DATA: u8 = 3;
-const BUSY_TSS: u8 = 11;
+/// What the VM entry checks of VT-x ask for (Intel SDM volume 3, 26.3.1.2).
+pub(super) const BUSY_TSS: u8 = 11;
+/// What QEMU's emulated CPU asks for before it looks at the I/O permission bitmap.
+pub(super) const AVAILABLE_TSS: u8 = 9;
 /// The TSS proper, eight ports' worth of permissions and the byte that must end them.
 const TSS_LIMIT: u16 = 104 + 1 + 1 - 1;
 
@@ -98,7 +101,12 @@ fn put(page: &mut [u8], at: usize, value: &[u8]) {
 }
 
 /// The special registers of a VM that is about to be entered at CPL 0.
-pub(super) fn special_registers(now: kvm_sregs, fs_base: u64, gs_base: u64) -> kvm_sregs {
+pub(super) fn special_registers(
+    now: kvm_sregs,
+    tss_type: u8,
+    fs_base: u64,
+    gs_base: u64,
+) -> kvm_sregs {
     const PE_MP_ET_NE_WP_AM_PG: u64 = 0x8005_0033;
     const PAE_FXSR_XMMEXCPT_FSGSBASE_OSXSAVE: u64 = 1 << 5 | 1 << 9 | 1 << 10 | 1 << 16 | 1 << 18;
     const SCE_LME_LMA_NXE: u64 = 0xd01;
@@ -129,7 +137,7 @@ pub(super) fn special_registers(now: kvm_sregs, fs_base: u64, gs_base: u64) -> k
         base: layout::TSS,
         limit: u32::from(TSS_LIMIT),
         selector: selector(abi::TINYKVM_TSS_SELECTOR),
-        type_: BUSY_TSS,
+        type_: tss_type,
         present: 1,
         ..Default::default()
     };

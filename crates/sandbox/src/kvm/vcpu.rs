@@ -6,7 +6,7 @@ use std::os::fd::AsRawFd;
 
 use kvm_bindings::{
     KVM_VCPU_TSC_CTRL, KVM_VCPU_TSC_OFFSET, Msrs, kvm_device_attr, kvm_msr_entry, kvm_regs,
-    kvm_segment, kvm_sregs, kvm_userspace_memory_region, kvm_xcr, kvm_xcrs, kvm_xsave,
+    kvm_segment, kvm_sregs, kvm_userspace_memory_region, kvm_xcr, kvm_xcrs,
 };
 use kvm_ioctls::{SyncReg, VcpuExit, VcpuFd, VmFd};
 
@@ -40,6 +40,8 @@ pub(crate) enum Event {
 pub(crate) struct Vcpu {
     cpu: VcpuFd,
     vm: VmFd,
+    tss_type: u8,
+    xcr0: u64,
     ioctls: u64,
     runs: u64,
 }
@@ -57,6 +59,8 @@ impl Vcpu {
         let mut vcpu = Self {
             cpu,
             vm,
+            tss_type: host.tss_type(),
+            xcr0: host.xcr0,
             ioctls: 2,
             runs: 0,
         };
@@ -163,7 +167,7 @@ impl Vcpu {
     pub(crate) fn set_entry(&mut self, regs: &kvm_regs, fs_base: u64, gs_base: u64) {
         let sync = self.cpu.sync_regs_mut();
         sync.regs = *regs;
-        sync.sregs = system::special_registers(sync.sregs, fs_base, gs_base);
+        sync.sregs = system::special_registers(sync.sregs, self.tss_type, fs_base, gs_base);
         self.cpu.set_sync_dirty_reg(SyncReg::Register);
         self.cpu.set_sync_dirty_reg(SyncReg::SystemRegister);
     }
@@ -210,19 +214,38 @@ impl Vcpu {
             .map_err(HostError::call("KVM_GET_SREGS"))
     }
 
+    /// Sets segments and control registers that [`Self::special`] returned.
     pub(crate) fn set_special(&mut self, sregs: &kvm_sregs) -> Result<(), HostError> {
         self.ioctls += 1;
+        // KVM on SVM reports every TSS as busy.
+        let tr = kvm_segment {
+            type_: self.tss_type,
+            ..sregs.tr
+        };
+        let sregs = kvm_sregs { tr, ..*sregs };
         self.cpu
-            .set_sregs(sregs)
+            .set_sregs(&sregs)
             .map_err(HostError::call("KVM_SET_SREGS"))
     }
 
-    /// The extended state in the standard format of XSAVE.
-    pub(crate) fn extended_state(&mut self) -> Result<kvm_xsave, HostError> {
+    /// The extended state in the standard format of XSAVE, as XRSTOR takes it in a guest (Intel SDM
+    /// volume 1, 13.8): KVM also reports components that the guest's XCR0 leaves out.
+    pub(crate) fn extended_state(&mut self) -> Result<Vec<u8>, HostError> {
+        const STATE_BV: usize = 512;
         self.ioctls += 1;
-        self.cpu
+        let state = self
+            .cpu
             .get_xsave()
-            .map_err(HostError::call("KVM_GET_XSAVE"))
+            .map_err(HostError::call("KVM_GET_XSAVE"))?;
+        let mut bytes: Vec<u8> = state
+            .region
+            .iter()
+            .flat_map(|word| word.to_le_bytes())
+            .collect();
+        for (byte, usable) in bytes.iter_mut().skip(STATE_BV).zip(self.xcr0.to_le_bytes()) {
+            *byte &= usable;
+        }
+        Ok(bytes)
     }
 
     /// The TSC frequency in kHz, if KVM knows it.
