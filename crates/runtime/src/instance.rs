@@ -237,37 +237,45 @@ impl Instance {
         Ok(Box::new(Slot::new(number, vm, desk, counters, runner)))
     }
 
-    /// Forks what is missing, on this thread.
+    /// Forks what is missing, on this thread, unless another one is at it.
     fn replenish(&self) {
-        if self.forking.swap(true, Ordering::Acquire) {
-            return;
+        let mut go_on = true;
+        while go_on && !self.forking.swap(true, Ordering::AcqRel) {
+            go_on = self.fork_missing();
+            self.forking.store(false, Ordering::Release);
+            // Whoever lost a slot in between saw that someone forks and left it to us.
+            go_on = go_on && !self.missing.lock().numbers.is_empty();
         }
+    }
+
+    /// Whether all that was missing is there.
+    fn fork_missing(&self) -> bool {
         loop {
             let Some(number) = self.missing.lock().numbers.pop() else {
-                break;
+                return true;
             };
-            match self.fork(number) {
+            let made = catch_unwind(AssertUnwindSafe(|| self.fork(number)));
+            match made.unwrap_or(Err(StartError::Panicked)) {
                 Ok(slot) => {
                     if self.pool.give(slot).is_err() {
-                        break;
+                        return false;
                     }
                 }
                 Err(error) => {
+                    let line = format!("request VM {number} could not be made: {error}");
+                    journal::say(Severity::Error, &self.name, line.as_bytes());
                     let mut missing = self.missing.lock();
                     missing.numbers.push(number);
                     missing.failed_at = Some(Instant::now());
                     let none_left = missing.numbers.len() == self.slot_counters.len();
                     drop(missing);
-                    let line = format!("request VM {number} could not be made: {error}");
-                    journal::say(Severity::Error, &self.name, line.as_bytes());
                     if none_left {
                         self.retire();
                     }
-                    break;
+                    return false;
                 }
             }
         }
-        self.forking.store(false, Ordering::Release);
     }
 
     /// Forks what is missing, on a thread of its own. `gone` is dropped there too: closing a VM
