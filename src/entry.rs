@@ -6,6 +6,8 @@ use std::{
     ptr, thread,
 };
 
+use runtime::config::ConfigError;
+
 use crate::{
     context::{Context, Place, string},
     ffi,
@@ -136,6 +138,15 @@ unsafe extern "C" fn vmod_event(ctx: Ctx, vcl: Priv, event: ffi::vcl_event_e::Ty
             if let Some(slot) = unsafe { slot.as_mut() } {
                 State::install(slot);
             }
+            return 0;
+        }
+        // SAFETY: the PRIV_VCL of a VCL that is loaded.
+        if let Some(state) = unsafe { State::of(vcl) } {
+            match event {
+                ffi::vcl_event_e::VCL_EVENT_WARM => state.vcl.warm(),
+                ffi::vcl_event_e::VCL_EVENT_COLD => state.vcl.cool(),
+                _ => {}
+            }
         }
         0
     })
@@ -154,7 +165,7 @@ unsafe extern "C" fn vmod_library(ctx: Ctx, vcl: Priv, uri: Text) -> c_uint {
                 warn(ctx, &warnings);
                 YES
             }
-            Ok(Err(error)) if error.is_fetch() => {
+            Ok(Err(error @ ConfigError::Library { .. })) => {
                 warn(ctx, &[format!("library({uri}): {error}")]);
                 NO
             }

@@ -79,7 +79,7 @@ fn run(file: &Path) -> Result<(), Failed> {
     }
     for name in names_in(&text, "${example_") {
         let source = fs::read_to_string(root().join(format!("examples/{name}/{name}.c")))?;
-        let path = guests::compile_text(name, &source, guests::Compiler::Gcc, &[]);
+        let path = guests::compile_text(&format!("example-{name}"), &source, guests::Compiler::Gcc, &[]);
         command.arg(format!("-Dexample_{name}={}", path.display()));
     }
     let output = command.arg(file).output().map_err(|e| {
