@@ -3,6 +3,13 @@
 //! that a machine whose speed drifts does not matter. Prints; asserts nothing.
 //!
 //! `cargo bench -p tinykvm-sandbox --bench limits`
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::print_stdout,
+    clippy::cast_possible_truncation,
+    reason = "a failing test panics"
+)]
 
 #[path = "../tests/common/mod.rs"]
 mod common;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use crate::address::{GuestPhys, GuestVirt, PAGE_SIZE};
-use crate::elf::{self, Elf, ElfError, ParseOptions};
+use crate::elf::{self, Elf, ElfError, ParseOptions, Symbols};
 use crate::image::{Image, RequestLimits};
 use crate::kvm::{Host, HostError, install};
 use crate::linux::{AllowedPath, Process, ProcessConfig};
@@ -71,6 +71,7 @@ pub struct MainVm {
     machine: Machine,
     host: Arc<Host>,
     request: RequestLimits,
+    symbols: Symbols,
 }
 
 impl MainVm {
@@ -115,6 +116,7 @@ impl MainVm {
             machine,
             host: Arc::clone(host),
             request: config.request,
+            symbols: Symbols::from_elf(file),
         })
     }
 
@@ -165,6 +167,7 @@ impl MainVm {
             regs,
             bases,
             limits: self.request,
+            symbols: self.symbols,
         }))
     }
 }

@@ -250,8 +250,10 @@ fn install_handler() -> io::Result<()> {
 }
 
 fn kick(thread: i32) {
+    // SAFETY: a system call without arguments.
+    let process = unsafe { libc::getpid() };
     // SAFETY: the signal has a handler; a thread that is gone makes the call fail with ESRCH.
-    unsafe { libc::syscall(libc::SYS_tgkill, libc::getpid(), thread, signal()) };
+    unsafe { libc::syscall(libc::SYS_tgkill, process, thread, signal()) };
 }
 
 /// This thread's id, asked of the kernel once per thread.

@@ -3,11 +3,12 @@
 
 use std::sync::Arc;
 
+use crate::elf::Symbols;
 use crate::kvm::{Facts, Host, HostError};
 use crate::linux::{FsBase, Process};
 use crate::memory::Frozen;
 use crate::vm::Vm;
-use crate::{GuestVirt, Regs};
+use crate::{Fault, GuestVirt, Regs};
 
 /// A frozen main VM.
 #[derive(Debug)]
@@ -19,6 +20,7 @@ pub struct Image {
     pub(crate) regs: Regs,
     pub(crate) bases: FsBase,
     pub(crate) limits: RequestLimits,
+    pub(crate) symbols: Symbols,
 }
 
 /// What each request VM may use.
@@ -51,6 +53,17 @@ impl Image {
     /// waits for requests.
     pub fn registers(&self) -> &Regs {
         &self.regs
+    }
+
+    /// The fault as text, with the function that it happened in where the program has symbols.
+    pub fn describe(&self, fault: &Fault) -> String {
+        match fault {
+            Fault::Exception { rip, .. } => match self.symbols.name_of(*rip) {
+                Some((name, offset)) => format!("{fault}, in {name}+{offset:#x}"),
+                None => fault.to_string(),
+            },
+            _ => fault.to_string(),
+        }
     }
 
     /// Whether `address` can be a function of the program.

@@ -1,4 +1,9 @@
 //! What a request may cost: one KVM_RUN, no other ioctl, no exception, no system call.
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "a failing test panics"
+)]
 
 mod common;
 

@@ -1,4 +1,9 @@
 //! A guest that does wrong loses its request, gets told why, and its VM serves the next one.
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "a failing test panics"
+)]
 
 mod common;
 
@@ -36,6 +41,16 @@ fn exceptions_are_reported_and_cost_only_their_request() {
         guest.vm.reset().unwrap();
         guest.ask("/", "").unwrap();
     }
+}
+
+#[test]
+fn a_fault_names_the_function_it_happened_in() {
+    let program = Program::boot("hostile");
+    let mut guest = program.fork();
+    let fault = guest.ask("/ud2", "").unwrap_err();
+    let text = program.image.describe(&fault);
+    assert!(text.starts_with("invalid opcode (#UD) at 0x"), "{text}");
+    assert!(text.contains(", in "), "{text}");
 }
 
 #[test]

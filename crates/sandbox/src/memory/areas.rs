@@ -151,17 +151,17 @@ mod tests {
     const RW: Protection = Protection::READ_WRITE;
     const R: Protection = Protection::READ;
 
-    fn areas(ranges: &[Range<u64>]) -> Areas {
+    fn areas<const N: usize>(ranges: [(u64, u64); N]) -> Areas {
         let mut areas = Areas::default();
-        for range in ranges {
-            assert!(areas.insert(range.clone(), RW));
+        for (start, end) in ranges {
+            assert!(areas.insert(start..end, RW));
         }
         areas
     }
 
     #[test]
     fn a_hole_splits_an_area_and_filling_it_joins_them_again() {
-        let mut areas = areas(&[0x1000..0x9000]);
+        let mut areas = areas([(0x1000, 0x9000)]);
         areas.remove(0x3000..0x4000);
         assert!(!areas.covers(0x1000..0x9000));
         assert!(areas.is_free(0x3000..0x4000));
@@ -172,7 +172,7 @@ mod tests {
 
     #[test]
     fn other_rights_make_an_area_of_their_own() {
-        let mut areas = areas(&[0x1000..0x5000]);
+        let mut areas = areas([(0x1000, 0x5000)]);
         areas.insert(0x2000..0x3000, R);
         let all: Vec<_> = areas.within(0..0x10000).collect();
         assert_eq!(
@@ -188,7 +188,7 @@ mod tests {
 
     #[test]
     fn free_ranges_are_found_from_both_ends() {
-        let areas = areas(&[0x2000..0x3000, 0x6000..0x7000]);
+        let areas = areas([(0x2000, 0x3000), (0x6000, 0x7000)]);
         assert_eq!(areas.find_free(0x1000..0x10000, 0x1000), Some(0x1000));
         assert_eq!(areas.find_free(0x1000..0x10000, 0x2000), Some(0x3000));
         assert_eq!(areas.find_free(0x1000..0x10000, 0x9000), Some(0x7000));
@@ -207,7 +207,7 @@ mod tests {
 
     #[test]
     fn removing_over_several_areas_keeps_the_outer_parts() {
-        let mut areas = areas(&[0x1000..0x3000, 0x4000..0x5000, 0x6000..0x9000]);
+        let mut areas = areas([(0x1000, 0x3000), (0x4000, 0x5000), (0x6000, 0x9000)]);
         areas.remove(0x2000..0x7000);
         let all: Vec<_> = areas.within(0..0x10000).collect();
         assert_eq!(all, [(0x1000..0x2000, RW), (0x7000..0x9000, RW)]);

@@ -80,12 +80,6 @@ impl Frames {
     pub(crate) fn high_water(&self) -> GuestPhys {
         GuestPhys::new(self.next)
     }
-
-    /// Nothing can be taken from here on.
-    pub(crate) fn close(&mut self) {
-        self.end = self.next;
-        self.free.clear();
-    }
 }
 
 #[cfg(test)]
