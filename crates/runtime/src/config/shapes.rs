@@ -263,10 +263,10 @@ pub(super) fn working_directory(
     out: &mut Settings,
     at: &mut Reading<'_>,
 ) -> Result<()> {
-    let path = at.text(value, true)?;
-    if !path.starts_with('/') {
-        return Err(at.unfit(ABSOLUTE, value));
-    }
+    let path = value.as_str().map(|_| at.text(value, true)).transpose()?;
+    let path = path
+        .filter(|path| path.starts_with('/'))
+        .ok_or_else(|| at.unfit(ABSOLUTE, value))?;
     out.current_working_directory = path;
     Ok(())
 }
@@ -282,6 +282,9 @@ pub(super) fn uri(value: &Value, out: &mut ProgramConfig, at: &mut Reading<'_>) 
 }
 
 fn address(value: &Value, at: &Reading<'_>) -> Result<String> {
+    if !value.is_string() {
+        return Err(at.unfit(ADDRESS, value));
+    }
     let text = at.text(value, false)?;
     let known = ["http://", "https://", "file:///"].iter().any(|scheme| {
         let (begin, rest) = text.split_at_checked(scheme.len()).unwrap_or_default();
