@@ -43,7 +43,7 @@ pub struct Settings {
     pub ephemeral_keep_working_memory: bool,
     pub mmap_backed_files: bool,
     pub relocate_fixed_mmap: bool,
-    pub main_arguments: Vec<String>,
+    pub main_arguments: Vec<Vec<u8>>,
     /// `NAME=value` each.
     pub environment: Vec<String>,
     pub remappings: Vec<Remapping>,

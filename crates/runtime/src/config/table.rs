@@ -54,7 +54,7 @@ pub(super) enum Kind<T: 'static> {
     /// Expanded. A later layer adds to an earlier one or replaces it.
     Texts {
         adds: bool,
-        field: fn(&mut T) -> &mut Vec<String>,
+        field: fn(&mut T) -> &mut Vec<Vec<u8>>,
     },
     Special {
         expects: &'static str,
@@ -395,7 +395,7 @@ impl<T> Kind<T> {
                 if !adds {
                     field.clear();
                 }
-                field.extend(texts);
+                field.extend(texts.into_iter().map(String::into_bytes));
             }
             Self::Special { read, .. } => read(value, target, reading)?,
         }

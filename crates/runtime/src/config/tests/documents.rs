@@ -30,7 +30,7 @@ fn groups_are_settings_that_programs_start_from() {
     let expected = Settings {
         max_request_time: Duration::from_secs(30),
         environment: vec!["A=1".into(), "B=2".into()],
-        main_arguments: vec!["y".into()],
+        main_arguments: vec![b"y".to_vec()],
         ..Settings::default()
     };
     assert_eq!(b.settings, expected);
@@ -60,7 +60,7 @@ fn configure_is_a_third_layer_that_is_taken_whole_or_not_at_all() {
         r#"{"environment": ["B=2"], "main_arguments": ["y", "z"], /**/ "max_boot_time": 1}"#;
     assert_eq!(apply(&mut config, layer, &expansion()).unwrap(), []);
     assert_eq!(config.settings.environment, ["A=1", "B=2"]);
-    assert_eq!(config.settings.main_arguments, ["y", "z"]);
+    assert_eq!(config.settings.main_arguments, [b"y", b"z"]);
     assert_eq!(config.settings.max_boot_time, Duration::from_secs(1));
     assert_eq!(config.settings.concurrency, 3);
 

@@ -237,7 +237,7 @@ fn every_scalar_key_reaches_its_own_field() {
             "main_arguments",
             json!(["$PWD", "b"]),
             Settings {
-                main_arguments: vec!["/work".into(), "b".into()],
+                main_arguments: vec![b"/work".to_vec(), b"b".to_vec()],
                 ..d()
             },
         ),
