@@ -27,8 +27,6 @@ use crate::slot::{Slot, State};
 use crate::statistics::{InstanceCounters, SlotCounters};
 use crate::warming::Warmer;
 
-/// Callers that may wait for a slot at once; Varnish has at most some thousands of threads.
-const MAX_WAITING: usize = 10_000;
 /// How long no fork is tried after one failed.
 const FORK_PAUSE: Duration = Duration::from_secs(1);
 
@@ -139,7 +137,7 @@ impl Instance {
             max_request_time: recipe.max_request_time,
             own_threads,
             binary: (BinaryKind::of(elf), elf.len()),
-            pool: Pool::new(concurrency, MAX_WAITING),
+            pool: Pool::new(concurrency, recipe.max_waiting),
             missing: Mutex::new(Missing {
                 numbers: (1..concurrency).rev().collect(),
                 failed_at: None,

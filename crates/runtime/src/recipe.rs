@@ -33,6 +33,8 @@ pub struct Recipe {
     pub executable_heap: bool,
     /// Request VMs.
     pub concurrency: usize,
+    /// Requests that may wait for one of those.
+    pub max_waiting: usize,
     /// Requests that the main VM answers before it is frozen.
     pub warmup: Option<Warming>,
 }
@@ -68,6 +70,7 @@ impl Recipe {
             keep_memory: u64::MAX,
             executable_heap: false,
             concurrency: 2,
+            max_waiting: 1000,
             warmup: None,
         }
     }

@@ -72,14 +72,18 @@ pub enum ConfigError {
     #[error("program {program:?} is defined twice: change it with configure() instead")]
     Duplicate { program: String },
     /// The document could not be fetched.
-    #[error("library {uri:?}: {source}")]
-    Library { uri: String, source: LoadError },
+    #[error("{0}")]
+    Library(LoadError),
     /// A name that no program has.
     #[error("program {program:?} is not known")]
     UnknownProgram { program: String },
-    /// No thread to work on.
-    #[error("cannot start a thread: {0}")]
-    Thread(std::io::Error),
+}
+
+impl ConfigError {
+    /// Whether the document could not be had at all.
+    pub fn is_fetch(&self) -> bool {
+        matches!(self, Self::Library(_))
+    }
 }
 
 /// What is accepted, but probably not what its author meant.

@@ -158,7 +158,7 @@ pub(super) const SETTINGS: &[Key<Settings>] = &[
     Key::new(
         "max_queue_time",
         seconds(|s| &mut s.max_queue_time),
-        "How long a request waits for a free VM before it fails.",
+        "How long a request waits for the program to start and for a free VM.",
     ),
     Key::new(
         "max_queue_length",
@@ -373,11 +373,11 @@ pub(super) const SETTINGS: &[Key<Settings>] = &[
         "Let the program serve WebSocket connections.",
     )
     .never("there is no WebSocket server"),
-    later(Key::new(
+    Key::new(
         "warmup",
         special("an object", shapes::warmup),
         "Requests that the program answers before its first real one.",
-    )),
+    ),
     Key::new(
         "strict",
         flag(|s| &mut s.strict),

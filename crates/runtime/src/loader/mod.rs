@@ -28,6 +28,7 @@ use sha2::{Digest as _, Sha256};
 use crate::config::ProgramConfig;
 use file::Local;
 use http::Answer;
+pub(crate) use http::shown;
 
 /// How long a fetch may take and what it may bring.
 #[derive(Debug, Clone, Copy)]
@@ -179,12 +180,12 @@ fn program_within(config: &ProgramConfig, limits: &Limits) -> Result<Loaded, Loa
         (Ok(Answer::Unchanged), None) => {
             // Nothing was asked that this could be the answer to.
             Err(LoadError::Status {
-                uri: http::shown(uri),
+                uri: shown(uri),
                 status: 304,
             })
         }
         (Ok(Answer::Whole { bytes, modified }), _) => {
-            check(&bytes, config.sha256.as_ref(), || http::shown(uri))?;
+            check(&bytes, config.sha256.as_ref(), || shown(uri))?;
             let kept = match filename.filter(|_| http::is_http(uri)) {
                 None => Kept::NotWanted,
                 Some(path) => match file::replace(path, &bytes, modified) {
@@ -207,12 +208,12 @@ pub(crate) fn library(uri: &str) -> Result<String, LoadError> {
 
 fn library_within(uri: &str, limits: &Limits) -> Result<String, LoadError> {
     let status = |status| LoadError::Status {
-        uri: http::shown(uri),
+        uri: shown(uri),
         status,
     };
     match fetch(uri, None, limits)? {
         Answer::Whole { bytes, .. } => {
-            String::from_utf8(bytes).map_err(|_| LoadError::NotText(http::shown(uri)))
+            String::from_utf8(bytes).map_err(|_| LoadError::NotText(shown(uri)))
         }
         Answer::Unchanged => Err(status(304)),
     }
@@ -222,7 +223,7 @@ fn fetch(uri: &str, since: Option<SystemTime>, limits: &Limits) -> Result<Answer
     if http::is_http(uri) {
         return http::get(uri, since, limits);
     }
-    let path = file::path_of(uri).ok_or_else(|| LoadError::Address(http::shown(uri)))?;
+    let path = file::path_of(uri).ok_or_else(|| LoadError::Address(shown(uri)))?;
     let bytes = Local::open(&path)?.read(limits.max_bytes)?;
     Ok(Answer::Whole {
         bytes,

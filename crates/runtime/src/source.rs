@@ -1,0 +1,204 @@
+//! A configuration as what programs are made from: each load of the program asks for its binary
+//! anew and tells where it came from.
+
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::{Path, PathBuf};
+
+use sandbox::AllowedPath;
+
+use crate::config::{PathRule, ProgramConfig, Warmup};
+use crate::exchange::Severity;
+use crate::journal;
+use crate::loader::{self, Kept, Loaded, Origin};
+use crate::recipe::{Recipe, Source, Warming};
+
+/// What the guest calls the file that its state is kept in.
+const STATE: &str = "state";
+
+/// A program as its configuration describes it.
+#[derive(Debug)]
+pub(crate) struct Configured(pub(crate) ProgramConfig);
+
+impl Source for Configured {
+    fn fetch(&self) -> Result<(Recipe, Vec<u8>), String> {
+        let Loaded { bytes, from } = loader::program(&self.0).map_err(|error| error.to_string())?;
+        if let Some((severity, line)) = report(&self.0, bytes.len(), from) {
+            journal::say(severity, &self.0.name, line.as_bytes());
+        }
+        Ok((recipe(&self.0), bytes))
+    }
+}
+
+/// What an operator should know about where the bytes came from.
+fn report(config: &ProgramConfig, len: usize, from: Origin) -> Option<(Severity, String)> {
+    let filename = || {
+        config
+            .filename
+            .as_deref()
+            .unwrap_or(Path::new(""))
+            .display()
+    };
+    match from {
+        Origin::File => None,
+        Origin::Unchanged => Some((Severity::Info, format!("{} is still current", filename()))),
+        Origin::Fetched {
+            kept: Kept::NotWanted,
+        } => Some((Severity::Info, format!("fetched {len} bytes"))),
+        Origin::Fetched { kept: Kept::Yes } => Some((
+            Severity::Info,
+            format!("fetched {len} bytes, kept in {}", filename()),
+        )),
+        Origin::Fetched {
+            kept: Kept::Failed(error),
+        } => {
+            let text = format!(
+                "fetched {len} bytes, but cannot keep them in {}: {error}",
+                filename()
+            );
+            Some((Severity::Error, text))
+        }
+        Origin::Fallback { why } => {
+            let text = format!("{why}; using {} as it was kept before", filename());
+            Some((Severity::Error, text))
+        }
+    }
+}
+
+fn recipe(config: &ProgramConfig) -> Recipe {
+    let settings = &config.settings;
+    let executable = match &config.filename {
+        Some(path) => path.as_os_str().as_bytes().to_vec(),
+        None => config.name.clone().into_bytes(),
+    };
+    Recipe {
+        name: config.name.clone(),
+        group: config.group.clone(),
+        main_arguments: settings.main_arguments.clone(),
+        environment: settings
+            .environment
+            .iter()
+            .map(|text| text.clone().into_bytes())
+            .collect(),
+        executable,
+        paths: paths(config),
+        current_working_directory: settings.current_working_directory.clone().into_bytes(),
+        max_boot_time: settings.max_boot_time,
+        max_request_time: settings.max_request_time,
+        max_memory: settings.max_memory,
+        address_space: settings.address_space,
+        max_request_memory: settings.max_request_memory,
+        keep_memory: settings.limit_workmem_after_req,
+        executable_heap: settings.executable_heap,
+        concurrency: usize::try_from(settings.concurrency).unwrap_or(1),
+        max_waiting: usize::try_from(settings.max_queue_length).unwrap_or(usize::MAX),
+        warmup: settings.warmup.as_ref().map(warming),
+    }
+}
+
+/// The configured paths, then the program itself, then its state.
+fn paths(config: &ProgramConfig) -> Vec<AllowedPath> {
+    let mut paths: Vec<AllowedPath> = config
+        .settings
+        .allowed_paths
+        .iter()
+        .map(allowed_path)
+        .collect();
+    if let Some(filename) = &config.filename {
+        paths.push(AllowedPath {
+            guest: filename.as_os_str().as_bytes().to_vec(),
+            host: filename.clone(),
+            ..AllowedPath::default()
+        });
+        let mut state = filename.clone().into_os_string();
+        state.push(".state");
+        paths.push(AllowedPath {
+            guest: STATE.into(),
+            host: state.into(),
+            writable: true,
+            ..AllowedPath::default()
+        });
+    }
+    paths
+}
+
+fn allowed_path(rule: &PathRule) -> AllowedPath {
+    AllowedPath {
+        guest: rule.virtual_path.clone().into_bytes(),
+        host: PathBuf::from(&rule.real),
+        prefix: rule.prefix,
+        writable: rule.writable,
+        symlink: rule.symlink,
+    }
+}
+
+fn warming(warmup: &Warmup) -> Warming {
+    Warming {
+        requests: warmup.num_requests,
+        exact: warmup.exact,
+        method: warmup.method.clone().into_bytes(),
+        url: warmup.url.clone().into_bytes(),
+        headers: warmup
+            .headers
+            .iter()
+            .map(|text| text.clone().into_bytes())
+            .collect(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{Document, Settings};
+
+    #[test]
+    fn a_recipe_says_what_the_configuration_says() {
+        let text = r#"{"p": {"filename": "/x/p", "max_request_memory": 5000, "max_queue_length": 7,
+            "allowed_paths": [{"real": "/r", "virtual": "/v", "prefix": true, "writable": true}],
+            "warmup": {"num_requests": 3}, "environment": ["A=1"], "concurrency": 9}}"#;
+        let config = Document::parse(text, "test").unwrap().programs.remove(0);
+        let recipe = recipe(&config);
+        assert_eq!((recipe.name.as_str(), recipe.group.as_str()), ("p", "test"));
+        assert_eq!(recipe.executable, b"/x/p");
+        assert_eq!(recipe.max_request_memory, 5000 << 20);
+        assert_eq!((recipe.concurrency, recipe.max_waiting), (9, 7));
+        assert_eq!(recipe.environment, [b"A=1"]);
+        let path = |guest: &str, host: &str, prefix, writable| AllowedPath {
+            guest: guest.into(),
+            host: host.into(),
+            prefix,
+            writable,
+            symlink: false,
+        };
+        assert_eq!(
+            recipe.paths,
+            [
+                path("/v", "/r", true, true),
+                path("/x/p", "/x/p", false, false),
+                path("state", "/x/p.state", false, true),
+            ]
+        );
+        let warming = recipe.warmup.unwrap();
+        assert_eq!((warming.requests, warming.exact), (3, false));
+        assert_eq!(warming.headers, [b"User-Agent: tinykvm"]);
+    }
+
+    #[test]
+    fn a_recipe_has_the_defaults_of_the_settings() {
+        let settings = Settings::default();
+        let recipe = Recipe::new("x");
+        assert_eq!(recipe.max_boot_time, settings.max_boot_time);
+        assert_eq!(recipe.max_request_time, settings.max_request_time);
+        assert_eq!(recipe.max_memory, settings.max_memory);
+        assert_eq!(recipe.address_space, settings.address_space);
+        assert_eq!(recipe.max_request_memory, settings.max_request_memory);
+        assert_eq!(recipe.keep_memory, settings.limit_workmem_after_req);
+        assert_eq!(
+            u32::try_from(recipe.concurrency).unwrap(),
+            settings.concurrency
+        );
+        assert_eq!(
+            u32::try_from(recipe.max_waiting).unwrap(),
+            settings.max_queue_length
+        );
+    }
+}

@@ -1,0 +1,205 @@
+//! Programs of VCLs, with real guests: shared, started, unloaded, gone.
+//!
+//! What is counted is counted for the whole process: one test after the other.
+
+mod support;
+
+use std::fs;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use runtime::{Phase, Vcl};
+use serde_json::{Value, json};
+use support::get;
+
+static ONE_AFTER_THE_OTHER: Mutex<()> = Mutex::new(());
+
+fn alone() -> MutexGuard<'static, ()> {
+    ONE_AFTER_THE_OTHER
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A guest in a file that goes with the test.
+struct File(PathBuf);
+
+impl File {
+    fn new(guest: &str, name: &str) -> Self {
+        let path = std::env::temp_dir().join(format!("tinykvm-{name}-{}", std::process::id()));
+        fs::write(&path, guests::elf(guest)).unwrap();
+        Self(path)
+    }
+}
+
+impl Drop for File {
+    fn drop(&mut self) {
+        // A test may have removed it.
+        let _gone = fs::remove_file(&self.0);
+    }
+}
+
+fn vcl(file: &File, more: Value) -> Vcl {
+    let mut entry = json!({ "filename": file.0 });
+    for (key, value) in more.as_object().unwrap() {
+        entry[key] = value.clone();
+    }
+    let vcl = Vcl::new();
+    vcl.define(&json!({ "p": entry }).to_string(), "test")
+        .unwrap();
+    vcl
+}
+
+/// Open virtual machines of this process.
+fn machines() -> usize {
+    fs::read_dir("/proc/self/fd")
+        .unwrap()
+        .filter_map(|entry| fs::read_link(entry.ok()?.path()).ok())
+        .filter(|target| target.as_os_str() == "anon_inode:kvm-vm")
+        .count()
+}
+
+/// Waits for what another thread is about to do.
+fn until(what: &str, happened: impl Fn() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while !happened() {
+        assert!(Instant::now() < deadline, "{what}");
+        thread::yield_now();
+    }
+}
+
+#[test]
+fn an_instance_is_shared_and_ends_with_the_last_vcl_and_the_last_request() {
+    let _alone = alone();
+    let file = File::new("hello", "shared");
+    let before = machines();
+    let (one, two) = (vcl(&file, json!({})), vcl(&file, json!({})));
+    assert_eq!(get(&one.program(b"p").unwrap(), "/").status(), 200);
+    let loaded = machines();
+    assert!(loaded > before);
+    let program = two.program(b"p").unwrap();
+    assert_eq!(program.phase(), Phase::Serving);
+    assert_eq!(get(&program, "/").status(), 200);
+    let stats: Value = serde_json::from_str(&two.stats("", 2).unwrap()).unwrap();
+    assert_eq!(stats["p"]["request"]["totals"]["status_2xx"], 2);
+
+    let request = program.reserve().unwrap();
+    drop(program);
+    drop(one);
+    assert_eq!(machines(), loaded);
+    two.cool();
+    assert!(machines() > before, "the request still holds its machine");
+    drop(request);
+    until("all machines are gone", || machines() == before);
+    drop(two);
+}
+
+#[test]
+fn loading_the_same_vcl_again_and_again_leaves_nothing_behind() {
+    let _alone = alone();
+    let file = File::new("hello", "again");
+    let before = machines();
+    let mut current = vcl(&file, json!({ "start": true }));
+    current.warm();
+    let instance = current.program(b"p").unwrap();
+    until("it starts", || instance.phase() == Phase::Serving);
+    for _ in 0..200 {
+        let next = vcl(&file, json!({ "start": true }));
+        next.warm();
+        assert!(Arc::ptr_eq(&instance, &next.program(b"p").unwrap()));
+        current.cool();
+        current = next;
+    }
+    assert_eq!(get(&instance, "/").status(), 200);
+    drop((instance, current));
+    until("all machines are gone", || machines() == before);
+}
+
+#[test]
+fn invalidated_programs_load_anew_what_is_in_the_file_now() {
+    let _alone = alone();
+    let file = File::new("hello", "invalid");
+    let vcl = vcl(&file, json!({}));
+    let program = vcl.program(b"p").unwrap();
+    let first = get(&program, "/x").text();
+    fs::write(&file.0, guests::elf("echo")).unwrap();
+    assert_eq!(get(&program, "/x").text(), first);
+    let running = program.reserve().unwrap();
+    assert_eq!(vcl.invalidate("^p$").unwrap(), 1);
+    assert_eq!(vcl.stats("", -1).unwrap(), "null");
+    assert_eq!(get(&vcl.program(b"p").unwrap(), "/x").text(), "/x ");
+    drop(running);
+}
+
+#[test]
+fn main_arguments_of_a_loaded_program_count_after_invalidation() {
+    let _alone = alone();
+    let file = File::new("hello", "arguments");
+    let vcl = vcl(&file, json!({}));
+    let program = vcl.program(b"p").unwrap();
+    assert_eq!(get(&program, "/").status(), 200);
+    vcl.main_arguments("p", vec![b"x".to_vec()]).unwrap();
+    assert!(Arc::ptr_eq(&program, &vcl.program(b"p").unwrap()));
+    assert_eq!(vcl.invalidate("").unwrap(), 1);
+    assert!(!Arc::ptr_eq(&program, &vcl.program(b"p").unwrap()));
+}
+
+#[test]
+fn configuring_a_started_program_starts_it_with_the_new_settings() {
+    let _alone = alone();
+    let file = File::new("hello", "configured");
+    let vcl = vcl(&file, json!({}));
+    vcl.start("p").unwrap();
+    vcl.configure("p", r#"{"concurrency": 1}"#).unwrap();
+    let program = vcl.program(b"p").unwrap();
+    until("it starts", || program.phase() == Phase::Serving);
+    let stats: Value = serde_json::from_str(&vcl.stats("p", -1).unwrap()).unwrap();
+    assert_eq!(
+        stats["p"]["request"]["machines"].as_array().unwrap().len(),
+        1
+    );
+}
+
+#[test]
+fn a_failed_start_says_why_at_once_and_is_tried_again_when_invalidated() {
+    let _alone = alone();
+    let file = File::new("hello", "failing");
+    fs::remove_file(&file.0).unwrap();
+    let vcl = vcl(&file, json!({}));
+    let program = vcl.program(b"p").unwrap();
+    for _ in 0..3 {
+        let error = program.reserve().unwrap_err().to_string();
+        assert!(error.contains("No such file"), "{error}");
+        assert!(error.contains(file.0.to_str().unwrap()), "{error}");
+    }
+    fs::write(&file.0, guests::elf("hello")).unwrap();
+    vcl.invalidate("p").unwrap();
+    assert_eq!(get(&program, "/").status(), 200);
+}
+
+#[test]
+fn the_queue_is_as_long_as_it_is_configured() {
+    let _alone = alone();
+    let file = File::new("hello", "queue");
+    let settings = json!({ "concurrency": 1, "max_queue_length": 0, "max_queue_time": 0.05 });
+    let full = vcl(&file, settings);
+    let program = full.program(b"p").unwrap();
+    let held = program.reserve().unwrap();
+    assert!(
+        program
+            .reserve()
+            .unwrap_err()
+            .to_string()
+            .contains("too many")
+    );
+    drop(held);
+    let patient = vcl(&file, json!({ "concurrency": 1, "max_queue_time": 0.05 }));
+    let program = patient.program(b"p").unwrap();
+    // The first one may need longer than that to start.
+    until("it starts", || program.reserve().is_ok());
+    let held = program.reserve().unwrap();
+    let error = program.reserve().unwrap_err().to_string();
+    assert!(error.contains("became free within"), "{error}");
+    drop(held);
+}
