@@ -2,6 +2,12 @@
 //!
 //! What is counted is counted for the whole process: one test after the other.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "test code outside of test functions"
+)]
+
 mod support;
 
 use std::fs;
