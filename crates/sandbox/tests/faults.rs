@@ -104,6 +104,24 @@ fn a_loop_ends_at_its_deadline_and_not_before_and_the_next_request_is_not_hit() 
 }
 
 #[test]
+fn a_request_cut_off_while_it_faults_leaves_no_exception_for_the_next_one() {
+    // Touches fresh pages as fast as it can, so that most kicks come in the middle of a page fault.
+    let program = Program::boot("dirty");
+    let mut guest = program.fork();
+    let expected = program.fork().ask("/1", "1").unwrap();
+    for delay in 0..200 {
+        let by = Instant::now() + Duration::from_micros(500 + 37 * delay);
+        let _ = guest.ask_until("/20000", "1", by);
+        guest.vm.reset().unwrap();
+        assert_eq!(
+            guest.ask_until("/1", "1", soon()).unwrap().1,
+            expected.as_bytes()
+        );
+        guest.vm.reset().unwrap();
+    }
+}
+
+#[test]
 fn exits_and_signals_end_the_request_with_their_number() {
     let program = Program::boot("hostile");
     let mut guest = program.fork();

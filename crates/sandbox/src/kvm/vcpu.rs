@@ -6,7 +6,7 @@ use std::os::fd::AsRawFd;
 
 use kvm_bindings::{
     KVM_VCPU_TSC_CTRL, KVM_VCPU_TSC_OFFSET, Msrs, kvm_device_attr, kvm_msr_entry, kvm_regs,
-    kvm_segment, kvm_sregs, kvm_userspace_memory_region, kvm_xcr, kvm_xcrs,
+    kvm_segment, kvm_sregs, kvm_userspace_memory_region, kvm_vcpu_events, kvm_xcr, kvm_xcrs,
 };
 use kvm_ioctls::{SyncReg, VcpuExit, VcpuFd, VmFd};
 
@@ -170,6 +170,9 @@ impl Vcpu {
         sync.sregs = system::special_registers(sync.sregs, self.tss_type, fs_base, gs_base);
         self.cpu.set_sync_dirty_reg(SyncReg::Register);
         self.cpu.set_sync_dirty_reg(SyncReg::SystemRegister);
+        // An exception that was being delivered when the last run was cut off must not hit this one.
+        self.cpu.sync_regs_mut().events = kvm_vcpu_events::default();
+        self.cpu.set_sync_dirty_reg(SyncReg::VcpuEvents);
     }
 
     /// Makes the next run continue with these general registers.

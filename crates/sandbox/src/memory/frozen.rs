@@ -237,12 +237,10 @@ impl Frozen {
         &self.source
     }
 
-    /// A word as forks have it: of the image, or zero behind it and in its holes.
-    pub(super) fn source_word(&self, at: GuestPhys) -> u64 {
-        if self.has_content(at.raw() / PAGE_SIZE) {
-            self.source.word(at)
-        } else {
-            0
+    /// A page as forks have it: of the image, or zeros behind it and in its holes.
+    pub(super) fn read_page(&self, at: GuestPhys, page: &mut [u8; 4096]) {
+        if !self.has_content(at.raw() / PAGE_SIZE) || !self.source.copy_out(at, page) {
+            page.fill(0);
         }
     }
 

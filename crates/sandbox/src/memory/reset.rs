@@ -46,22 +46,25 @@ impl Memory {
             tables.insert(table.raw());
         });
         let rewritten = [layout::FRAME, layout::KERNEL_STACK];
+        let (mut ours, mut original) = ([0; 4096], [0; 4096]);
         let mut different = Vec::new();
         for at in (0..self.backing.len()).step_by(4096) {
-            let ignored = if tables.contains(&at) {
-                ACCESSED | DIRTY
-            } else {
-                0
-            };
+            let page = GuestPhys::new(at);
+            self.backing.copy_out(page, &mut ours);
+            frozen.read_page(page, &mut original);
+            if ours == original || rewritten.contains(&at) {
+                continue;
+            }
+            let table = tables.contains(&at);
             let same = (at..at + PAGE_SIZE)
                 .step_by(8)
                 .map(GuestPhys::new)
                 .all(|word| {
-                    let changed = self.backing.word(word) ^ frozen.source_word(word);
-                    changed & !ignored == 0
+                    let changed = self.backing.word(word) ^ frozen.source().word(word);
+                    table && changed & !(ACCESSED | DIRTY) == 0
                 });
-            if !same && !rewritten.contains(&at) {
-                different.push(GuestPhys::new(at));
+            if !same {
+                different.push(page);
             }
         }
         different
