@@ -100,7 +100,7 @@ fn checked_offset(offset: u64) -> Result<u64, Errno> {
     }
 }
 
-/// The first range that has a length: all that calls on anything but files look at.
+/// The first range that has a length: all that calls on devices and events look at.
 fn first(ranges: &[(u64, u64)]) -> (u64, u64) {
     ranges
         .iter()
@@ -131,7 +131,7 @@ fn read_ranges(
         Kind::Output(_) if at_offset.is_none() => refuse(libc::EBADF),
         Kind::PipeReader(pipe) if at_offset.is_none() => {
             let pipe = *pipe;
-            pipes::read_pipe(call, fd, pipe, at, len)
+            pipes::read_pipe(call, fd, pipe, ranges)
         }
         Kind::Event(_) if at_offset.is_none() => pipes::read_event(call, fd, at, len),
         Kind::PipeWriter(_) if at_offset.is_none() => refuse(libc::EBADF),
@@ -225,7 +225,7 @@ fn write_ranges(
             .fold(0, |sum: u64, &(_, len)| sum.saturating_add(len))),
         Kind::PipeWriter(pipe) if at_offset.is_none() => {
             let pipe = *pipe;
-            pipes::write_pipe(call, fd, pipe, at, len)
+            pipes::write_pipe(call, fd, pipe, ranges)
         }
         Kind::Event(_) if at_offset.is_none() => pipes::write_event(call, fd, at, len),
         Kind::PipeReader(_) if at_offset.is_none() => refuse(libc::EBADF),

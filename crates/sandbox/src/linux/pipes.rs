@@ -7,9 +7,12 @@ use super::args::{low_i32, low_u32};
 use super::fds::Kind;
 use super::{Answer, Call, Errno, deadlock, refuse};
 use crate::address::GuestVirt;
+use crate::arith::{to_u64, to_usize};
 
 /// Bytes in a pipe, as Linux has it.
 const CAPACITY: usize = 65_536;
+/// As `PIPE_BUF` says.
+const ATOMIC: u64 = 4096;
 /// The largest value an event counter takes.
 const EVENT_MAX: u64 = u64::MAX - 1;
 
@@ -101,11 +104,11 @@ fn make_event(call: &mut Call<'_>, flags: i32) -> Answer {
     Ok(super::files::fd_value(fd))
 }
 
-/// read(2) from a pipe.
-pub(super) fn read_pipe(call: &mut Call<'_>, fd: i32, pipe: usize, at: u64, len: u64) -> Answer {
+/// read(2) and readv(2) from a pipe.
+pub(super) fn read_pipe(call: &mut Call<'_>, fd: i32, pipe: usize, to: &[(u64, u64)]) -> Answer {
     let nonblocking = call.process.files().get(fd)?.nonblocking;
     let available = call.process.files().pipe(pipe)?.len();
-    if len == 0 {
+    if total(to) == 0 {
         return Ok(0);
     }
     if available == 0 {
@@ -118,7 +121,7 @@ pub(super) fn read_pipe(call: &mut Call<'_>, fd: i32, pipe: usize, at: u64, len:
             deadlock("it reads from a pipe that only itself could write to")
         };
     }
-    let take = usize::try_from(len).map_or(available, |len| len.min(available));
+    let take = to_usize(total(to).min(to_u64(available)));
     let bytes: Vec<u8> = call
         .process
         .files()
@@ -128,16 +131,22 @@ pub(super) fn read_pipe(call: &mut Call<'_>, fd: i32, pipe: usize, at: u64, len:
         .take(take)
         .copied()
         .collect();
-    call.memory.write(GuestVirt::new(at), &bytes)?;
+    let mut rest = bytes.as_slice();
+    for &(at, len) in to {
+        let (now, later) = rest.split_at(to_usize(len.min(to_u64(rest.len()))));
+        call.memory.write(GuestVirt::new(at), now)?;
+        rest = later;
+    }
     let pipe = call.process.files_mut().pipe_mut(pipe)?;
     pipe.data.drain(..take.min(pipe.data.len()));
     pipe.activity += 1;
-    Ok(crate::arith::to_u64(take))
+    Ok(to_u64(take))
 }
 
-/// write(2) to a pipe.
-pub(super) fn write_pipe(call: &mut Call<'_>, fd: i32, pipe: usize, at: u64, len: u64) -> Answer {
+/// write(2) and writev(2) to a pipe: up to `ATOMIC` bytes go in together or not at all.
+pub(super) fn write_pipe(call: &mut Call<'_>, fd: i32, pipe: usize, from: &[(u64, u64)]) -> Answer {
     let nonblocking = call.process.files().get(fd)?.nonblocking;
+    let len = total(from);
     if len == 0 {
         return Ok(0);
     }
@@ -146,20 +155,30 @@ pub(super) fn write_pipe(call: &mut Call<'_>, fd: i32, pipe: usize, at: u64, len
         return refuse(libc::EPIPE);
     }
     let room = call.process.files().pipe(pipe)?.room();
-    let atomic = len <= 4096 && len > crate::arith::to_u64(room);
-    if room == 0 || atomic {
+    if room == 0 || (len <= ATOMIC && len > to_u64(room)) {
         return if nonblocking {
             refuse(libc::EAGAIN)
         } else {
             deadlock("it writes to a full pipe that only itself could read from")
         };
     }
-    let take = len.min(crate::arith::to_u64(room));
-    let bytes = call.memory.read_bytes(GuestVirt::new(at), take, CAPACITY)?;
+    let mut bytes = Vec::new();
+    for &(at, len) in from {
+        let left = room.saturating_sub(bytes.len());
+        let take = len.min(to_u64(left));
+        bytes.extend(call.memory.read_bytes(GuestVirt::new(at), take, left)?);
+    }
     let pipe = call.process.files_mut().pipe_mut(pipe)?;
     pipe.data.extend(&bytes);
     pipe.activity += 1;
-    Ok(take)
+    Ok(to_u64(bytes.len()))
+}
+
+/// Bytes in all ranges together.
+fn total(ranges: &[(u64, u64)]) -> u64 {
+    ranges
+        .iter()
+        .fold(0, |sum, &(_, len)| sum.saturating_add(len))
 }
 
 /// read(2) from an event counter.
