@@ -1,5 +1,9 @@
 //! Ordinary programs get from the emulated system calls what Linux gives them.
-#![allow(clippy::unwrap_used, reason = "a failing test panics")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "a failing test panics"
+)]
 
 mod common;
 
