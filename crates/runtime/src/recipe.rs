@@ -15,7 +15,7 @@ pub trait Source: Send + Sync {
 pub struct Recipe {
     pub name: String,
     pub group: String,
-    /// argv[1] and on.
+    /// `argv[1]` and on.
     pub main_arguments: Vec<Vec<u8>>,
     /// `NAME=value`.
     pub environment: Vec<Vec<u8>>,
