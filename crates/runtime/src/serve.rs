@@ -70,7 +70,7 @@ impl Slot {
                     .exception_cpu_time
                     .add_time(cpu_time().saturating_sub(begun));
                 self.count(&failure, &mut response);
-                let line = format!("{}: {failure}", instance.name());
+                let line = format!("{}: {}", instance.name(), self.describe(&failure));
                 exchange.log(Severity::Error, line.as_bytes());
                 self.second_chance(instance, request, exchange, &failure, &mut response)
             }
@@ -240,7 +240,7 @@ impl Slot {
             return false;
         };
         self.desk.answer.reset();
-        let mut text = fault.to_string().into_bytes();
+        let mut text = self.vm.image().describe(fault).into_bytes();
         text.truncate(MAX_FAULT_TEXT);
         // The text travels in the place of the content type.
         let request = Request {
@@ -262,10 +262,19 @@ impl Slot {
                 if matches!(failure, Failure::Guest(Fault::Machine(_))) {
                     self.state = State::Poisoned;
                 }
-                let line = format!("{}: error callback: {failure}", instance.name());
+                let text = self.describe(&failure);
+                let line = format!("{}: error callback: {text}", instance.name());
                 exchange.log(Severity::Error, line.as_bytes());
                 false
             }
+        }
+    }
+
+    /// The failure as operators and error callbacks read it.
+    fn describe(&self, failure: &Failure) -> String {
+        match failure {
+            Failure::Guest(fault) => self.vm.image().describe(fault),
+            Failure::Request(text) => text.clone(),
         }
     }
 
