@@ -65,6 +65,7 @@ fn random_numbers_differ_between_requests_and_between_vms() {
 
 #[test]
 fn a_caller_gets_no_vm_while_all_are_held_and_one_when_one_comes_back() {
+    let patience = Duration::from_millis(1500) * guests::slowness();
     let source = Fixed {
         recipe: Recipe {
             concurrency: 1,
@@ -76,14 +77,14 @@ fn a_caller_gets_no_vm_while_all_are_held_and_one_when_one_comes_back() {
         "hello",
         Box::new(source),
         Threads::AsHostLikes,
-        Duration::from_millis(1500),
+        patience,
     );
     let held = hello.reserve().unwrap();
     let begun = Instant::now();
     let error = hello.reserve().unwrap_err();
     assert!(matches!(error, ReserveError::TimedOut { .. }), "{error}");
     assert!(error.to_string().contains("concurrency"), "{error}");
-    assert!(begun.elapsed() >= Duration::from_millis(1500));
+    assert!(begun.elapsed() >= patience);
     let waiter = thread::spawn({
         let hello = Arc::clone(&hello);
         move || hello.reserve().map(drop)

@@ -121,6 +121,16 @@ pub fn include_directory() -> PathBuf {
     repository().join("guest/c/include")
 }
 
+/// By how much limits meant to catch a hang must be longer: 1, or more where `TINYKVM_TEST_SLOW`
+/// says that the CPU is emulated (scripts/test-hw.sh).
+pub fn slowness() -> u32 {
+    if std::env::var_os("TINYKVM_TEST_SLOW").is_some() {
+        20
+    } else {
+        1
+    }
+}
+
 /// The top folder of the project.
 pub fn repository() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")

@@ -33,6 +33,8 @@ pub(crate) fn program_with(
     change: impl FnOnce(&mut Recipe),
 ) -> Arc<Program> {
     let mut recipe = Recipe::new(name);
+    recipe.max_boot_time *= guests::slowness();
+    recipe.max_request_time *= guests::slowness();
     change(&mut recipe);
     let source = Fixed {
         recipe,
