@@ -20,7 +20,8 @@ fn main() {
 fn build() -> Result<(), String> {
     let out = PathBuf::from(env::var_os("OUT_DIR").ok_or("OUT_DIR is not set")?);
     let varnish = Varnish::find()?;
-    println!("cargo::rustc-env=TINYKVM_VARNISH={}", varnish.version);
+    // For tests/vtc.rs: where Varnish's own modules are.
+    println!("cargo::rustc-env=VARNISH_VMODDIR={}", varnish.modules);
     for file in SHIMS.iter().map(|s| format!("{s}.c")) {
         println!("cargo::rerun-if-changed=vmod/{file}");
     }
@@ -36,14 +37,14 @@ fn build() -> Result<(), String> {
 
 /// What pkg-config knows about the installed Varnish.
 struct Varnish {
-    version: String,
+    modules: String,
     includes: Vec<PathBuf>,
     vmodtool: PathBuf,
 }
 
 impl Varnish {
     fn find() -> Result<Self, String> {
-        let version = pkg_config(&["--modversion"])?;
+        let modules = pkg_config(&["--variable=vmoddir"])?;
         let includes = pkg_config(&["--cflags-only-I"])?
             .split_whitespace()
             .filter_map(|flag| flag.strip_prefix("-I"))
@@ -66,7 +67,7 @@ impl Varnish {
             );
         }
         Ok(Self {
-            version,
+            modules,
             includes,
             vmodtool,
         })

@@ -91,12 +91,6 @@ fn in_init(ctx: Context<'_>, function: &str) -> bool {
     here
 }
 
-/// A configuration error ends the load of the VCL, with its reason where the loader sees it.
-fn refuse(ctx: Context<'_>, reason: &str) {
-    ctx.tell_loader(reason);
-    ctx.fail(reason);
-}
-
 fn warn(ctx: Context<'_>, warnings: &[impl Display]) {
     for warning in warnings {
         let text = format!("tinykvm: {warning}");
@@ -170,11 +164,11 @@ unsafe extern "C" fn vmod_library(ctx: Ctx, vcl: Priv, uri: Text) -> c_uint {
                 NO
             }
             Ok(Err(error)) => {
-                refuse(ctx, &format!("tinykvm.library({uri}): {error}"));
+                ctx.fail(&format!("tinykvm.library({uri}): {error}"));
                 NO
             }
             Err(error) => {
-                refuse(ctx, &format!("tinykvm.library({uri}): {error}"));
+                ctx.fail(&format!("tinykvm.library({uri}): {error}"));
                 NO
             }
         }
@@ -200,7 +194,7 @@ unsafe extern "C" fn vmod_configure(ctx: Ctx, vcl: Priv, program: Text, json: Te
                 YES
             }
             Err(error) => {
-                refuse(ctx, &format!("tinykvm.configure({program}): {error}"));
+                ctx.fail(&format!("tinykvm.configure({program}): {error}"));
                 NO
             }
         }
@@ -236,7 +230,7 @@ unsafe extern "C" fn vmod_start(
                 .map_err(|error| error.to_string()),
         };
         if let Err(error) = &result {
-            refuse(ctx, &format!("tinykvm.start({}): {error}", lossy(name)));
+            ctx.fail(&format!("tinykvm.start({}): {error}", lossy(name)));
         }
         c_uint::from(result.is_ok())
     };

@@ -1,7 +1,7 @@
 //! Each `tests/vtc/*.vtc` as a test of its own, run by varnishtest against the library that cargo
 //! has built beside this executable.
 //!
-//! A file may use the macros `${vmod}` (the library), `${vmod_path}` (its folder), `${vcl}` (the
+//! A file may use the macros `${vmod}` (the library), `${vmod_path}` (its folder and Varnish's), `${vcl}` (the
 //! folder of the examples in VCL), `${guest_NAME}` (tests/guests/programs/NAME, compiled) and
 //! `${example_NAME}` (examples/NAME/NAME.c, compiled). varnishtest's "skipped" (77) is a failure
 //! where CI is set.
@@ -79,7 +79,12 @@ fn run(file: &Path) -> Result<(), Failed> {
     }
     for name in names_in(&text, "${example_") {
         let source = fs::read_to_string(root().join(format!("examples/{name}/{name}.c")))?;
-        let path = guests::compile_text(&format!("example-{name}"), &source, guests::Compiler::Gcc, &[]);
+        let path = guests::compile_text(
+            &format!("example-{name}"),
+            &source,
+            guests::Compiler::Gcc,
+            &[],
+        );
         command.arg(format!("-Dexample_{name}={}", path.display()));
     }
     let output = command.arg(file).output().map_err(|e| {
