@@ -66,10 +66,8 @@ fn run(file: &Path) -> Result<(), Failed> {
     command.arg(format!("-t{seconds}"));
     let library = library()?;
     command.arg(format!("-Dvmod={}", library.display()));
-    command.arg(format!(
-        "-Dvmod_path={}",
-        library.parent().unwrap_or(root()).display()
-    ));
+    let folder = library.parent().unwrap_or(root()).display();
+    command.arg(format!("-Dvmod_path={folder}:{}", env!("VARNISH_VMODDIR")));
     command.arg(format!("-Dvcl={}", root().join("vcl").display()));
     for name in names_in(&text, "${guest_") {
         command.arg(format!(
