@@ -5,6 +5,8 @@
 //! accessed and dirty bits as the CPU would: a reset then finds the host's writes where it finds
 //! the guest's. Intermediate entries always grant everything; leaves decide.
 
+use std::ops::Range;
+
 use super::backing::Backing;
 use crate::address::{GuestPhys, GuestVirt, PAGE_SIZE};
 
@@ -48,6 +50,36 @@ pub(crate) fn leaf(memory: &Backing, va: GuestVirt) -> Option<GuestPhys> {
         table = frame_of(entry);
     }
     Some(slot(table, va, 0))
+}
+
+/// The leaf entries of `range` that exist. Skips what has no tables in one step, so that the length
+/// of a range costs nothing.
+pub(crate) fn leaves(
+    memory: &Backing,
+    range: Range<u64>,
+) -> impl Iterator<Item = (GuestVirt, GuestPhys)> + '_ {
+    let mut next = range.start;
+    std::iter::from_fn(move || {
+        while next < range.end {
+            let va = GuestVirt::new(next);
+            let mut table = ROOT;
+            let mut missing = None;
+            for level in [3, 2, 1] {
+                let entry = memory.word(slot(table, va, level));
+                if entry & PRESENT == 0 {
+                    missing = Some(PAGE_SIZE << (9 * level));
+                    break;
+                }
+                table = frame_of(entry);
+            }
+            let step = missing.unwrap_or(PAGE_SIZE);
+            next = (next & !(step - 1)).saturating_add(step);
+            if missing.is_none() {
+                return Some((va, slot(table, va, 0)));
+            }
+        }
+        None
+    })
 }
 
 /// The leaf entry's place, with the tables above it made from `new_table` where they are missing.

@@ -16,6 +16,7 @@ use super::frames::Run;
 use super::paging::{self, ACCESSED, DIRTY, EDITED, NO_EXECUTE, OWNED, PRESENT, USER, WRITE};
 use super::{Edit, MapError, Memory, Place, Protection, Role};
 use crate::address::{GuestPhys, GuestVirt, PAGE_SIZE};
+use crate::arith::to_u64;
 use crate::layout::{USER_BEGIN, USER_END};
 
 /// What is mapped where.
@@ -260,23 +261,11 @@ impl Memory {
         };
         let pages = (range.end - range.start) / PAGE_SIZE;
         let available = frames.available();
-        pages
-            .checked_add(paging::table_bytes(pages) / PAGE_SIZE)
-            .is_some_and(|n| n <= available)
-            || self.missing_frames(range) <= available
-    }
-
-    fn missing_frames(&self, range: &Range<u64>) -> u64 {
-        let mut missing: u64 = 8;
-        for va in range.clone().step_by(4096) {
-            let entry = paging::leaf(&self.backing, GuestVirt::new(va))
-                .map_or(0, |at| self.backing.word(at));
-            missing += u64::from(entry & OWNED == 0);
-            if va.is_multiple_of(PAGE_SIZE * 512) {
-                missing += 1;
-            }
-        }
-        missing
+        let owned = paging::leaves(&self.backing, range.clone())
+            .filter(|(_, at)| self.backing.word(*at) & OWNED != 0);
+        let tables = paging::table_bytes(pages) / PAGE_SIZE;
+        let missing = pages.saturating_sub(to_u64(owned.count()));
+        missing == 0 || missing.saturating_add(tables) <= available
     }
 
     /// Gives every page of `range` a frame (unless nobody may use it) and these rights.
@@ -290,32 +279,40 @@ impl Memory {
             start: GuestPhys::new(0),
             pages: 0,
         };
-        let mut va = range.start;
-        while va < range.end {
-            let address = GuestVirt::new(va);
-            let at = if prot == Protection::NONE {
-                paging::leaf(&self.backing, address)
-            } else {
-                Some(self.leaf_or_insert(address)?)
-            };
-            if let Some(at) = at {
-                let old = self.backing.word(at);
-                if old & OWNED != 0 {
-                    let new = rights(prot) | (old & (0x000f_ffff_ffff_f000 | OWNED));
-                    self.edit(at, new, &mut stale);
-                } else if prot != Protection::NONE {
-                    if run.pages == 0 {
-                        run = self.take_frames((range.end - va) / PAGE_SIZE)?;
-                    }
-                    self.edit(at, run.start.raw() | OWNED | rights(prot), &mut stale);
-                    run.start = GuestPhys::new(run.start.raw() + PAGE_SIZE);
-                    run.pages -= 1;
-                }
+        if prot == Protection::NONE {
+            // Tables that do not exist need no change.
+            let existing: Vec<_> = paging::leaves(&self.backing, range).collect();
+            for (_, at) in existing {
+                self.set_entry_rights(at, prot, &mut stale);
             }
-            va += PAGE_SIZE;
+            stale.flush(self);
+            return Ok(());
+        }
+        for va in range.clone().step_by(4096) {
+            let at = self.leaf_or_insert(GuestVirt::new(va))?;
+            if self.set_entry_rights(at, prot, &mut stale) {
+                continue;
+            }
+            if run.pages == 0 {
+                run = self.take_frames((range.end - va) / PAGE_SIZE)?;
+            }
+            self.edit(at, run.start.raw() | OWNED | rights(prot), &mut stale);
+            run.start = GuestPhys::new(run.start.raw() + PAGE_SIZE);
+            run.pages -= 1;
         }
         stale.flush(self);
         Ok(())
+    }
+
+    /// Gives an entry that has a frame these rights. False: it has none.
+    fn set_entry_rights(&mut self, at: GuestPhys, prot: Protection, stale: &mut Stale) -> bool {
+        let old = self.backing.word(at);
+        if old & OWNED == 0 {
+            return false;
+        }
+        let frame = paging::frame_of(old).raw();
+        self.edit(at, rights(prot) | frame | OWNED, stale);
+        true
     }
 
     /// Takes the memory behind mapped pages back: frames of a main VM become free, arena pages of
@@ -345,10 +342,8 @@ impl Memory {
             start: GuestPhys::new(0),
             pages: 0,
         };
-        for va in range.step_by(4096) {
-            let Some(at) = paging::leaf(&self.backing, GuestVirt::new(va)) else {
-                continue;
-            };
+        let existing: Vec<_> = paging::leaves(&self.backing, range).collect();
+        for (_, at) in existing {
             let entry = self.backing.word(at);
             if entry & OWNED == 0 {
                 continue;
@@ -385,11 +380,7 @@ impl Memory {
     fn zero_range(&mut self, range: Range<u64>) {
         let image_len = self.backing.image_len();
         let request = matches!(self.role, Role::Request { .. });
-        for va in range.step_by(4096) {
-            let address = GuestVirt::new(va);
-            let Some(at) = paging::leaf(&self.backing, address) else {
-                continue;
-            };
+        for (address, at) in paging::leaves(&self.backing, range) {
             let entry = self.backing.word(at);
             let frame = paging::frame_of(entry);
             let untouched = request && frame.raw() >= image_len && entry & DIRTY == 0;
