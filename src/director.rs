@@ -68,12 +68,12 @@ unsafe extern "C" fn tk_rs_get_headers(
                 0
             }
             Err(failure) => {
-                let name = call.program.name();
-                line(
-                    Some(ctx),
-                    Tag::FetchError,
-                    &format!("tinykvm: {name}: {failure}"),
-                );
+                let text = match &failure {
+                    // It names the program.
+                    Failure::NoVm(reason) => format!("tinykvm: {reason}"),
+                    _ => format!("tinykvm: program {}: {failure}", call.program.name()),
+                };
+                line(Some(ctx), Tag::FetchError, &text);
                 -1
             }
         }
