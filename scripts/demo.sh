@@ -20,10 +20,10 @@ ls -lh "$target/release/libvmod_tinykvm.so" "$work/varnish/hello" | awk '{ print
 
 bold 'Starting varnishd with vcl/hello.vcl'
 start_varnishd "$PWD/vcl/hello.vcl"
-echo "  $(varnishd -V 2>&1 | head -n 1 | sed 's/ revision.*//'), at $url"
+echo "  $(varnishd -V 2>&1 | head -n 1 | sed 's/.*(varnish-\([0-9.]*\).*/Varnish \1/'), at $url"
 
 ask() {
-  echo "  \$ curl -i $*"
+  echo "  \$ curl -i ${*@Q}"
   curl -sS -i --max-time 60 "$@" | tr -d '\r' | sed 's/^/  | /'
   echo
 }
@@ -32,7 +32,7 @@ bold 'A GET: the program is loaded, runs to where it waits for requests, and is 
 ask "$url/first"
 bold 'Another one: what the first request changed in its machine has been undone, so it is number 1 again'
 ask "$url/second"
-bold 'The same again: Varnish answers from its cache (see Age), no machine runs'
+bold 'The same again: Varnish answers from its cache (X-Varnish names two transactions), no machine runs'
 ask "$url/second"
 bold 'A POST: the body goes into the machine and comes back'
 ask -H 'Content-Type: text/plain' -d 'ping' "$url/post"
@@ -48,7 +48,10 @@ stats = json.load(sys.stdin)
 for name, program in (stats or {}).items():
     totals = program["request"]["totals"]
     machines = len(program["request"]["machines"])
-    print(f"  {name}: {machines} machines, " + ", ".join(f"{key} {value:g}" for key, value in sorted(totals.items()) if value))
+    print(f"  {name}: {machines} machines")
+    for key, value in sorted(totals.items()):
+        if value:
+            print(f"    {key:20} " + (f"{value * 1e6:.0f} us" if key.endswith("_time") else f"{value}"))
 '
 
 bold 'What happened'

@@ -73,12 +73,7 @@ fn a_caller_gets_no_vm_while_all_are_held_and_one_when_one_comes_back() {
         },
         elf: guests::elf("hello"),
     };
-    let hello = Program::with(
-        "hello",
-        Box::new(source),
-        Threads::AsHostLikes,
-        patience,
-    );
+    let hello = Program::with("hello", Box::new(source), Threads::AsHostLikes, patience);
     let held = hello.reserve().unwrap();
     let begun = Instant::now();
     let error = hello.reserve().unwrap_err();

@@ -10,7 +10,7 @@
 //! ```
 //!
 //! A main VM's memory is the image in the making. A request VM's is a private view of the image
-//! with an anonymous tail; [`Memory::reset`] makes it look as forked again. Page-table edits of a
+//! with an anonymous tail; `Memory::reset` makes it look as forked again. Page-table edits of a
 //! request are logged and undone by the reset.
 
 mod access;

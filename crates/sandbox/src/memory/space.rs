@@ -6,7 +6,7 @@
 //! edits no page table. Free arena memory is always zero and always read-write.
 //!
 //! An edit that takes rights away from a page that was in use is followed by
-//! [`Backing::forget_translations`], without which hosts with shadow paging do not see it.
+//! `Backing::forget_translations`, without which hosts with shadow paging do not see it.
 
 use std::ops::Range;
 use std::sync::Arc;
