@@ -12,7 +12,7 @@ cd "$(dirname "$0")/.."
 for part in "${@:-sandbox http}"; do
   for name in $part; do
     case $name in
-      sandbox) cargo bench --quiet -p tinykvm-sandbox ;;
+      sandbox) cargo bench --quiet -p tinykvm-sandbox --bench limits ;;
       http) scripts/bench-http.sh ;;
       *) echo "bench: unknown part '$name': sandbox or http" >&2; exit 1 ;;
     esac
