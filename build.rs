@@ -29,6 +29,8 @@ fn build() -> Result<(), String> {
         println!("cargo::rerun-if-changed=vmod/{header}");
     }
     println!("cargo::rerun-if-env-changed=PKG_CONFIG_PATH");
+    // varnishd closes a module whose last VCL is gone; ours has threads that may still run then.
+    println!("cargo::rustc-cdylib-link-arg=-Wl,-z,nodelete");
 
     generate(&varnish, &out)?;
     compile(&varnish, &out)?;
