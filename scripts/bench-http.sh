@@ -70,7 +70,7 @@ ask() { # NAME CONNECTIONS SECONDS
   output=$(wrk -t 1 -c "$2" -d "$3s" "$url/$1")
   if grep -E 'Non-2xx|Socket errors' <<<"$output" >&2; then
     echo "bench: /$1 had errors" >&2
-    varnishadm -n "$work/varnish" panic.show >&2 || true
+    varnishadm -t 60 -n "$work/varnish" panic.show >&2 || true
     varnishstat -n "$work/varnish" -1 -f 'MGT.child_*' >&2
     exit 1
   fi

@@ -96,7 +96,7 @@ timeout --foreground "$limit" qemu-system-x86_64 -accel tcg,thread=multi -smp "$
   -m "${SVM_MEM:-6144}" -display none -serial stdio -monitor none -nic none -no-reboot \
   -kernel "$cache/vmlinuz" -initrd "$work/initrd" -append 'console=ttyS0 quiet panic=-1' \
   -virtfs local,path=/,mount_tag=host,security_model=none,readonly=on,multidevs=remap \
-  </dev/null | tr -d '\r' | tee "$work/log" | \
+  </dev/null | sed -u 's/\r$//' | tee "$work/log" | \
     grep --line-buffered -v -e '^svm-vm: exit' -e 'reboot: Power down$' || true
 code=$(sed -n 's/^svm-vm: exit \([0-9]*\).*/\1/p' "$work/log" | tail -n 1)
 if [ -z "$code" ]; then

@@ -61,10 +61,10 @@ start_varnishd() {
     printf '%s\n' 'varnishd does not start:' "$output" >&2
     exit 1
   fi
-  address=$(varnishadm -n "$work/varnish" debug.listen_address | awk '$1 == "a0" { print $2 ":" $3; exit }')
+  address=$(varnishadm -t 60 -n "$work/varnish" debug.listen_address | awk '$1 == "a0" { print $2 ":" $3; exit }')
   if [ -z "$address" ]; then
     printf '%s\n' 'varnishd started, but its child does not listen:' "$output" >&2
-    varnishadm -n "$work/varnish" panic.show >&2 || true
+    varnishadm -t 60 -n "$work/varnish" panic.show >&2 || true
     exit 1
   fi
   url=http://$address
