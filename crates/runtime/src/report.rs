@@ -99,6 +99,7 @@ fn both(slot: &SlotValues) -> Map<String, Value> {
         "status_4xx": slot.status_4xx,
         "status_5xx": slot.status_5xx,
         "kvm_runs": slot.kvm_runs,
+        "interruptions": slot.interruptions,
         "ioctls": slot.ioctls,
         "system_calls": slot.system_calls,
         "guest_exceptions": slot.guest_exceptions,

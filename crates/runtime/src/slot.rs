@@ -135,6 +135,9 @@ impl Slot {
             .kvm_runs
             .add(now.kvm_runs.saturating_sub(before.kvm_runs));
         counters
+            .interruptions
+            .add(now.interruptions.saturating_sub(before.interruptions));
+        counters
             .ioctls
             .add(now.ioctls.saturating_sub(before.ioctls));
         counters

@@ -61,6 +61,8 @@ counters! {
         status_5xx,
         /// KVM_RUN calls.
         kvm_runs,
+        /// Those of them that a signal cut short.
+        interruptions,
         /// Other KVM calls.
         ioctls,
         /// Linux system calls of the guest.
@@ -118,7 +120,7 @@ impl SlotValues {
         add_each!(self += other:
             invocations resets resets_full exceptions exception_oom exception_mem timeouts
             reservation_time reset_time request_cpu_time exception_cpu_time input_bytes
-            output_bytes status_2xx status_3xx status_4xx status_5xx kvm_runs ioctls
+            output_bytes status_2xx status_3xx status_4xx status_5xx kvm_runs interruptions ioctls
             system_calls guest_exceptions dirty_pages);
     }
 }

@@ -191,6 +191,8 @@ fn the_queue_is_as_long_as_it_is_configured() {
     let settings = json!({ "concurrency": 1, "max_queue_length": 0, "max_queue_time": 0.05 });
     let full = vcl(&file, settings);
     let program = full.program(b"p").unwrap();
+    // The first one may need longer than that to start.
+    until("it starts", || program.reserve().is_ok());
     let held = program.reserve().unwrap();
     assert!(
         program
@@ -202,7 +204,6 @@ fn the_queue_is_as_long_as_it_is_configured() {
     drop(held);
     let patient = vcl(&file, json!({ "concurrency": 1, "max_queue_time": 0.05 }));
     let program = patient.program(b"p").unwrap();
-    // The first one may need longer than that to start.
     until("it starts", || program.reserve().is_ok());
     let held = program.reserve().unwrap();
     let error = program.reserve().unwrap_err().to_string();

@@ -38,6 +38,9 @@ pub enum Exit {
 pub struct Counters {
     /// KVM_RUN ioctls.
     pub kvm_runs: u64,
+    /// Those of them that a signal cut short: a deadline, a look at the memory, or a late one of
+    /// either.
+    pub interruptions: u64,
     /// Other ioctls on the VM or its virtual CPU.
     pub ioctls: u64,
     /// Exceptions that reached the host.
@@ -283,6 +286,7 @@ impl Machine {
                     return Err(self.exception(vector));
                 }
                 Event::Interrupted => {
+                    self.counters.interruptions += 1;
                     self.stands = Stands::InKernel;
                     self.vcpu.clear_immediate_exit();
                     if self.watch.kicked() {
