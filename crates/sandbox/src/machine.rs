@@ -426,6 +426,18 @@ impl Machine {
             word(first + 1),
         );
         let rsp = word(first + 3);
+        // The in-guest kernel does one thing that can fail, and it is the guest's doing: returning to
+        // where the guest wants, which is the first word on its stack.
+        let return_failed = vector == 13 && cs & 3 == 0 && inside.contains(&rsp);
+        if return_failed && rsp.is_multiple_of(8) {
+            return Fault::Exception {
+                vector,
+                code,
+                address: 0,
+                rip: self.memory.system_word(GuestPhys::new(rsp)),
+                rsp: self.memory.system_word(GuestPhys::new(rsp + 24)),
+            };
+        }
         if cs & 3 != 3 {
             self.stands = Stands::Nowhere;
             return Fault::Machine(format!(

@@ -72,8 +72,17 @@ tinykvm_stubs_begin:
 
 /* Every call into the program starts here, in user mode, with its registers in place but for
  * those that the frame page holds. Restores what user mode could have changed and the host
- * cannot set for free: selectors, FS and GS base, the whole extended state. */
+ * cannot set for free: selectors, FS and GS base, the whole extended state. Even the code segment:
+ * who answered from 32-bit code left the CPU in it, where 48 90 is a DEC of EAX and a NOP. */
 entry_stub:
+	xorl	%eax, %eax
+	.byte	0x48, 0x90
+	testl	%eax, %eax
+	jz	2f
+	.byte	0xea
+	.long	TINYKVM_STUBS + (2f - tinykvm_stubs_begin)
+	.word	TINYKVM_USER_CS
+2:
 	cmpl	$0, TINYKVM_FRAME + TINYKVM_FRAME_FLUSH
 	je	1f
 	movl	$TINYKVM_SYSCALL_FLUSH, %eax

@@ -52,7 +52,7 @@ fn descriptor_tables() -> Vec<u8> {
         0,
         0x00af_9b00_0000_ffff, // 0x10 kernel code, 64 bit
         0x00cf_9300_0000_ffff, // 0x18 kernel data
-        0x00cf_fb00_0000_ffff, // 0x23 user code, 32 bit
+        0,                     // 0x23 user code, 32 bit: not for programs
         0x00cf_f300_0000_ffff, // 0x2b user data
         0x00af_fb00_0000_ffff, // 0x33 user code, 64 bit
         0,

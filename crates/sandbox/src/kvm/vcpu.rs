@@ -201,12 +201,34 @@ impl Vcpu {
                 }
                 _ => Event::OddPort,
             },
-            Ok(VcpuExit::IoIn(..)) => Event::OddPort,
+            Ok(VcpuExit::IoIn(..)) => self.finish_input(),
             Ok(VcpuExit::Intr) => Event::Interrupted,
             Ok(other) => Event::Broken(format!("{other:?}")),
             Err(error) if matches!(error.errno(), libc::EINTR | libc::EAGAIN) => Event::Interrupted,
             Err(error) => Event::Broken(io::Error::from_raw_os_error(error.errno()).to_string()),
         }
+    }
+
+    /// An IN ends in the next KVM_RUN, which would then put the instruction pointer behind it,
+    /// whatever registers were set in between and at whatever privilege (KVM API, KVM_EXIT_IO). It is
+    /// ended here, before anything else can run.
+    fn finish_input(&mut self) -> Event {
+        // One is enough; a repeated INS may come back for its next page.
+        for _ in 0..8 {
+            self.cpu.set_kvm_immediate_exit(1);
+            let ended = match self.cpu.run() {
+                Ok(VcpuExit::IoIn(..)) => false,
+                Ok(VcpuExit::Intr) => true,
+                Err(error) if error.errno() == libc::EINTR => true,
+                other => return Event::Broken(format!("{other:?} behind an IN")),
+            };
+            self.cpu.set_kvm_immediate_exit(0);
+            self.runs += 1;
+            if ended {
+                return Event::OddPort;
+            }
+        }
+        Event::Broken("an IN without end".into())
     }
 
     /// Segments, control registers and CR2.

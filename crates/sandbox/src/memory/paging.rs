@@ -164,7 +164,8 @@ pub(crate) enum Bits {
     Clear,
 }
 
-/// Calls `found` with the frame of every dirty page, walking only below accessed entries.
+/// Calls `found` with the frame of every dirty page, walking only below accessed entries. A page that
+/// was written and then made inaccessible counts too: its frame comes back with the reset.
 pub(crate) fn visit_dirty(memory: &Backing, bits: Bits, found: &mut dyn FnMut(GuestPhys)) {
     visit(memory, ROOT, 3, bits, found);
 }
@@ -177,7 +178,7 @@ fn visit(
     found: &mut dyn FnMut(GuestPhys),
 ) {
     let wanted = if level == 0 {
-        PRESENT | DIRTY
+        DIRTY
     } else {
         PRESENT | ACCESSED
     };
@@ -201,9 +202,14 @@ pub(crate) fn settle(memory: &Backing) {
 }
 
 fn settle_table(memory: &Backing, table: GuestPhys, level: u32) {
+    if level == 0 {
+        memory.matching_words(table, DIRTY, &mut |at, entry| {
+            memory.set_word(at, entry & !DIRTY);
+        });
+    }
     memory.matching_words(table, PRESENT, &mut |at, entry| {
         if level == 0 {
-            memory.set_word(at, (entry | ACCESSED) & !(DIRTY | EDITED));
+            memory.set_word(at, (entry | ACCESSED) & !EDITED);
         } else {
             settle_table(memory, frame_of(entry), level - 1);
             memory.set_word(at, entry & !ACCESSED);

@@ -136,7 +136,8 @@ impl Memory {
             *edits = undo;
             edits.clear();
         }
-        let reload = bits == DirtyBits::Fresh && pages > 0;
+        // Whether or not a page was dirty: the walk cleared accessed bits too.
+        let reload = bits == DirtyBits::Fresh;
         Ok(Wiped {
             pages,
             full: false,

@@ -81,6 +81,13 @@ impl Memory {
             let _ = self.unmap(GuestVirt::new(range.start), len);
             return Err(error);
         }
+        if matches!(self.role, Role::Request { .. }) {
+            // Outside the arena unmapping keeps frames with what is in them.
+            let arena = self.space.arena.clone();
+            for outside in outside_of(&arena, &range) {
+                self.zero_range(outside);
+            }
+        }
         Ok(GuestVirt::new(range.start))
     }
 
@@ -323,17 +330,14 @@ impl Memory {
             return Ok(());
         }
         let arena = self.space.arena.clone();
+        for outside in outside_of(&arena, &range) {
+            self.set_rights(outside, Protection::NONE)?;
+        }
         let inside = range.start.max(arena.start)..range.end.min(arena.end);
-        if inside.is_empty() {
-            return self.set_rights(range, Protection::NONE);
+        if !inside.is_empty() {
+            self.set_rights(inside.clone(), Protection::READ_WRITE)?;
+            self.zero_range(inside);
         }
-        for outside in [range.start..inside.start, inside.end..range.end] {
-            if !outside.is_empty() {
-                self.set_rights(outside, Protection::NONE)?;
-            }
-        }
-        self.set_rights(inside.clone(), Protection::READ_WRITE)?;
-        self.zero_range(inside);
         Ok(())
     }
 
@@ -386,9 +390,8 @@ impl Memory {
             let untouched = request && frame.raw() >= image_len && entry & DIRTY == 0;
             if entry & OWNED != 0 && !untouched {
                 self.backing.zero(frame, PAGE_SIZE);
-                if entry & PRESENT != 0 {
-                    paging::mark_dirty(&self.backing, address, at, entry);
-                }
+                // Inaccessible pages as well: the reset finds them by this bit alone.
+                paging::mark_dirty(&self.backing, address, at, entry);
             }
         }
     }
@@ -430,10 +433,12 @@ impl Memory {
                 }
                 let at =
                     paging::leaf(&self.backing, GuestVirt::new(va)).ok_or(MapError::NoMemory)?;
-                Ok(Run {
-                    start: paging::frame_of(self.backing.word(at)),
-                    pages: 1,
-                })
+                let start = paging::frame_of(self.backing.word(at));
+                // The frame has a new owner, perhaps a page table: the guest must not reach it here.
+                let mut stale = Stale::default();
+                self.edit(at, start.raw(), &mut stale);
+                stale.flush(self);
+                Ok(Run { start, pages: 1 })
             }
         }
     }
@@ -509,6 +514,13 @@ impl Stale {
                 .forget_translations(run.start, run.pages * PAGE_SIZE);
         }
     }
+}
+
+/// The parts of `range` before and behind the arena.
+fn outside_of(arena: &Range<u64>, range: &Range<u64>) -> impl Iterator<Item = Range<u64>> {
+    let before = range.start..range.end.min(arena.start);
+    let behind = range.start.max(arena.end)..range.end;
+    [before, behind].into_iter().filter(|part| !part.is_empty())
 }
 
 fn user_range(at: GuestVirt, len: u64) -> Result<Range<u64>, MapError> {

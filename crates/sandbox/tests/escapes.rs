@@ -1,0 +1,253 @@
+//! Guests that try to leave something behind by ways that ordinary programs never take.
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "a failing test panics"
+)]
+
+mod common;
+
+use common::{Guest, Program, soon};
+use sandbox::Fault;
+
+/// A program whose GET callback runs `body` before it answers with `text`.
+fn program(name: &str, declarations: &str, body: &str) -> Program {
+    let source = format!(
+        r#"
+        #include "kvm_api.h"
+        #include <sys/mman.h>
+        #include <unistd.h>
+        static char text[4096];
+        static char own[16 * 4096] __attribute__((aligned(4096))) = {{1}};
+        {declarations}
+        static void on_get(const char *url, const char *arg)
+        {{
+            (void)arg; (void)own;
+            {body}
+            backend_response(200, "text/plain", 10, text, strlen(text));
+        }}
+        int main(void) {{ memset(own, 'o', sizeof(own)); set_backend_get(on_get); wait_for_requests(); }}
+        "#
+    );
+    let file = guests::compile_text(name, &source, guests::Compiler::Gcc, &["-Wno-unused"]);
+    let file = std::fs::read(file).unwrap();
+    Program::boot_file(&file, &common::config(name)).unwrap()
+}
+
+fn asked(guest: &mut Guest, url: &str) -> String {
+    guest.ask(url, "").unwrap()
+}
+
+#[test]
+fn a_page_that_was_written_and_made_inaccessible_is_wiped() {
+    let program = program(
+        "written_then_hidden",
+        "",
+        r#"
+        if (strcmp(url, "/") != 0) {
+            memset(own + 4096, 'x', 4 * 4096);
+            if (strcmp(url, "/protect") == 0) mprotect(own + 4096, 4 * 4096, PROT_NONE);
+            else munmap(own + 4096, 4 * 4096);
+        }
+        snprintf(text, sizeof(text), "ok %c", strcmp(url, "/") ? '-' : own[4096 + 7]);
+        "#,
+    );
+    let mut guest = program.fork();
+    for url in ["/protect", "/unmap", "/protect"] {
+        asked(&mut guest, url);
+        assert_eq!(asked(&mut guest, "/"), "ok o");
+    }
+}
+
+#[test]
+fn a_page_that_is_discarded_while_it_is_inaccessible_comes_back() {
+    let program = program(
+        "hidden_then_discarded",
+        "",
+        r#"
+        if (strcmp(url, "/") != 0) {
+            mprotect(own + 4096, 4 * 4096, PROT_NONE);
+            madvise(own + 4096, 4 * 4096, MADV_DONTNEED);
+        }
+        snprintf(text, sizeof(text), "ok %c", strcmp(url, "/") ? '-' : own[4096 + 7]);
+        "#,
+    );
+    let mut guest = program.fork();
+    asked(&mut guest, "/discard");
+    assert_eq!(asked(&mut guest, "/"), "ok o");
+}
+
+#[test]
+fn memory_mapped_over_the_image_is_zero() {
+    let program = program(
+        "mapped_over",
+        "",
+        r#"
+        memset(own + 4096, 'x', 4 * 4096);
+        char *at = mmap(own + 4096, 4 * 4096, PROT_READ | PROT_WRITE,
+            MAP_FIXED | MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+        snprintf(text, sizeof(text), "%d %d %d", at == own + 4096, at[0], at[3 * 4096]);
+        "#,
+    );
+    let mut guest = program.fork();
+    for _ in 0..3 {
+        assert_eq!(asked(&mut guest, "/"), "1 0 0");
+    }
+}
+
+#[test]
+fn frames_of_page_tables_are_not_mapped_for_the_program() {
+    // What is mapped far away needs page tables, whose frames come from the arena. The program
+    // looks for them where nothing is mapped.
+    let program = program(
+        "table_frames",
+        r#"
+        static char *first;
+        "#,
+        r#"
+        const unsigned long mib = 1 << 20;
+        char *low = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+        char *far = mmap((void *)0x600000000000, 4096, PROT_READ | PROT_WRITE,
+            MAP_FIXED | MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+        far[0] = 1;
+        const unsigned long pages = 128 * mib / 4096;
+        unsigned long found = 0;
+        const unsigned long last = strtoul(arg, NULL, 10);
+        volatile unsigned long *at = (unsigned long *)(low + (pages - 1 - last) * 4096);
+        for (int i = 0; i < 512; i++) found |= at[i];
+        snprintf(text, sizeof(text), "%lx", found);
+        "#,
+    );
+    let mut guest = program.fork();
+    for page in ["0", "1", "2", "3"] {
+        match guest.ask("/", page) {
+            Err(Fault::Exception { vector: 14, .. }) => {}
+            Ok(text) => assert_eq!(text, "0", "page {page} from the top"),
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+#[test]
+fn answering_from_32_bit_code_does_not_hurt_the_next_request() {
+    let program = program(
+        "compat",
+        "",
+        r#"
+        snprintf(text, sizeof(text), "fine");
+        if (strcmp(url, "/") != 0) {
+            static const char type[] = "text/plain";
+            __asm__ volatile(
+                "pushq $0x23\n\t"
+                "leaq 1f(%%rip), %%rax\n\t"
+                "pushq %%rax\n\t"
+                "movl $0x10010, %%eax\n\t"
+                "lretq\n\t"
+                "1: outl %%eax, $0\n\t"
+                "jmp 1b"
+                :: "D"(200L), "S"(type), "d"(10L), "c"(text), "a"(0)
+                : "memory");
+        }
+        "#,
+    );
+    let mut guest = program.fork();
+    // Whether the answer counts is the host's business; that the next one does is ours.
+    let _ = guest.ask("/32", "");
+    assert_eq!(asked(&mut guest, "/"), "fine");
+}
+
+#[test]
+fn an_input_instruction_that_was_cut_off_does_not_go_on_in_the_next_request() {
+    for (name, instruction) in [
+        ("inb", "inb $0, %%al"),
+        ("inl", "inl $0, %%eax"),
+        ("insb", "insb"),
+        ("insl", "insl"),
+        ("rep_insb", "rep insb"),
+        ("rep_outsl", "rep outsl"),
+        ("outsl", "outsl"),
+        ("outsb", "outsb"),
+        ("outb", "outb %%al, $0"),
+        ("outb3", "outb %%al, $3"),
+    ] {
+        let program = program(
+            name,
+            "static volatile unsigned long where;",
+            &format!(
+                r#"
+            snprintf(text, sizeof(text), "fine");
+            if (strcmp(url, "/") != 0) {{
+                __asm__ volatile(
+                    "{instruction}\n\t"
+                    "1: movq $0x77, %0\n\t"
+                    "ud2"
+                    : "=m"(where) : "D"(own), "S"(own), "d"(0), "c"(3), "a"(0) : "memory");
+            }}
+            "#
+            ),
+        );
+        let mut guest = program.fork();
+        for _ in 0..3 {
+            let end = guest.ask(&format!("/{name}"), "");
+            assert!(end.is_err(), "{name}: {end:?}");
+            assert_eq!(guest.ask("/", ""), Ok("fine".to_owned()), "{name}");
+        }
+    }
+}
+
+#[test]
+fn a_wild_return_from_a_jump_into_the_system_call_entry_is_the_programs_own_fault() {
+    let program = program(
+        "wild_return",
+        "",
+        r#"
+        snprintf(text, sizeof(text), "fine");
+        if (strcmp(url, "/") != 0) {
+            __asm__ volatile("jmp *%0" :: "r"(0x12000L), "a"(39L), "c"(0x8000000000000000L), "D"(0L));
+        }
+        "#,
+    );
+    let mut guest = program.fork();
+    for _ in 0..3 {
+        let end = guest.ask_until("/jump", "", soon());
+        assert!(matches!(end, Err(Fault::Exception { .. })), "{end:?}");
+        guest.vm.reset().unwrap();
+        assert_eq!(asked(&mut guest, "/"), "fine");
+    }
+}
+
+#[test]
+fn scattered_changes_of_rights_are_undone() {
+    // Every second page writable where the image has none that is: no two changes are neighbours, and
+    // each takes rights away when it is undone.
+    let program = program(
+        "scattered",
+        r#"
+        static char *at;
+        __attribute__((constructor)) static void map(void)
+        {
+            at = mmap(NULL, 64 << 20, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+            for (long page = 0; page < 64 << 20; page += 4096) at[page] = 1;
+            mprotect(at, 64 << 20, PROT_READ);
+        }
+        "#,
+        r#"
+        const long wanted = strtol(arg, NULL, 10), pages = (64 << 20) / 4096;
+        for (long i = 0; i < wanted; i++) {
+            char *page = at + (pages - 1 - 2 * i) * 4096;
+            if (mprotect(page, 4096, PROT_READ | PROT_WRITE) != 0) return;
+            *page = 2;
+        }
+        snprintf(text, sizeof(text), "%ld", wanted);
+        "#,
+    );
+    let mut guest = program.fork();
+    for wanted in ["10", "8000", "10"] {
+        assert_eq!(
+            guest.ask_until("/", wanted, soon()).unwrap().1,
+            wanted.as_bytes()
+        );
+        guest.vm.reset().unwrap();
+        assert_eq!(guest.vm.differences(), []);
+    }
+}
