@@ -117,6 +117,11 @@ fn lossy(text: &[u8]) -> String {
     String::from_utf8_lossy(text).into_owned()
 }
 
+/// What an error with a picture of the pattern says in its last line; a log line is one line.
+fn one_line(error: &str) -> &str {
+    error.lines().last().unwrap_or_default()
+}
+
 #[unsafe(no_mangle)]
 unsafe extern "C" fn vmod_event(ctx: Ctx, vcl: Priv, event: ffi::vcl_event_e::Type) -> c_int {
     // SAFETY: varnishd's context, for the time of this call.
@@ -154,21 +159,22 @@ unsafe extern "C" fn vmod_library(ctx: Ctx, vcl: Priv, uri: Text) -> c_uint {
         }
         // SAFETY: a STRING argument.
         let uri = lossy(unsafe { string(uri) });
+        let shown = runtime::loader::shown(&uri);
         match on_own_thread(|| state.vcl.library(&uri)) {
             Ok(Ok(warnings)) => {
                 warn(ctx, &warnings);
                 YES
             }
             Ok(Err(error @ ConfigError::Library { .. })) => {
-                warn(ctx, &[format!("library({uri}): {error}")]);
+                warn(ctx, &[format!("library(): {error}")]);
                 NO
             }
             Ok(Err(error)) => {
-                ctx.fail(&format!("tinykvm.library({uri}): {error}"));
+                ctx.fail(&format!("tinykvm.library({shown}): {error}"));
                 NO
             }
             Err(error) => {
-                ctx.fail(&format!("tinykvm.library({uri}): {error}"));
+                ctx.fail(&format!("tinykvm.library({shown}): {error}"));
                 NO
             }
         }
@@ -303,7 +309,7 @@ unsafe extern "C" fn vmod_invalidate_programs(ctx: Ctx, vcl: Priv, regex: Text) 
         match done.and_then(|result| result.map_err(|error| error.to_string())) {
             Ok(count) => i64::try_from(count).unwrap_or(i64::MAX),
             Err(error) => {
-                let text = format!("tinykvm.invalidate_programs({regex}): {error}");
+                let text = format!("tinykvm.invalidate_programs({regex}): {}", one_line(&error));
                 line(Some(ctx), Tag::VclError, &text);
                 0
             }
@@ -328,7 +334,7 @@ unsafe extern "C" fn vmod_stats(ctx: Ctx, vcl: Priv, pattern: Text, indentation:
                 copy
             }
             Err(error) => {
-                ctx.fail(&format!("tinykvm.stats({pattern}): {error}"));
+                ctx.fail(&format!("tinykvm.stats({pattern}): {}", one_line(&error)));
                 ptr::null()
             }
         }

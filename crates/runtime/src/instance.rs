@@ -38,10 +38,10 @@ pub enum StartError {
     Fetch(String),
     #[error("KVM cannot be used: {0}")]
     Host(#[from] HostError),
-    #[error("the program cannot be loaded: {0}")]
+    #[error(transparent)]
     Boot(#[from] BootError),
-    #[error("main() did not get to waiting for requests: {0}")]
-    Main(#[from] Fault),
+    #[error("main() did not get to waiting for requests: {told}")]
+    Main { fault: Fault, told: String },
     #[error("main() returned instead of waiting for requests")]
     DidNotWait,
     #[error("no thread for a request VM: {0}")]
@@ -325,7 +325,16 @@ fn run_main(
         desk: &mut desk,
         limits,
     };
-    let exit = main.run(Instant::now() + recipe.max_boot_time, &mut scene)?;
+    let exit = main
+        .run(Instant::now() + recipe.max_boot_time, &mut scene)
+        .map_err(|fault| StartError::Main {
+            told: match &fault {
+                Fault::TimedOut => format!("{fault} (max_boot_time, {:?})", recipe.max_boot_time),
+                Fault::OutOfMemory { .. } => format!("{fault} (max_memory)"),
+                _ => main.describe(&fault),
+            },
+            fault,
+        })?;
     match (exit, entry.waiting()) {
         (Exit::Stopped(_), Some(_)) => Ok((entry, desk)),
         _ => Err(StartError::DidNotWait),

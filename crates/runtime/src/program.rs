@@ -49,11 +49,15 @@ pub enum Phase {
 pub enum ReserveError {
     #[error("program {program} did not start: {reason}")]
     NotStarted { program: String, reason: Arc<str> },
-    #[error("program {program} has been starting for {waited:?}")]
+    #[error("program {program} has been starting for {waited:.1?}, longer than max_queue_time")]
     StillLoading { program: String, waited: Duration },
-    #[error("program {program}: no request VM became free within {waited:?}; raise concurrency")]
+    #[error(
+        "program {program}: no request VM became free within {waited:.1?} (max_queue_time); raise concurrency"
+    )]
     TimedOut { program: String, waited: Duration },
-    #[error("program {program}: too many requests wait for a request VM; raise concurrency")]
+    #[error(
+        "program {program}: too many requests wait for a request VM (max_queue_length); raise concurrency"
+    )]
     QueueFull { program: String },
 }
 

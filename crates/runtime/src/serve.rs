@@ -70,7 +70,13 @@ impl Slot {
                     .exception_cpu_time
                     .add_time(cpu_time().saturating_sub(begun));
                 self.count(&failure, &mut response);
-                let line = format!("{}: {}", instance.name(), self.describe(&failure));
+                let setting = match failure {
+                    Failure::Guest(Fault::TimedOut) => " (max_request_time)",
+                    Failure::Guest(Fault::OutOfMemory { .. }) => " (max_request_memory)",
+                    _ => "",
+                };
+                let text = self.describe(&failure);
+                let line = format!("{}: {text}{setting}", instance.name());
                 exchange.log(Severity::Error, line.as_bytes());
                 self.second_chance(instance, request, exchange, &failure, &mut response)
             }

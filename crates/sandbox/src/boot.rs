@@ -125,6 +125,11 @@ impl MainVm {
         self.machine.run(deadline, calls)
     }
 
+    /// The fault as text, with the function that it happened in where the program has symbols.
+    pub fn describe(&self, fault: &Fault) -> String {
+        fault.described_with(&self.symbols)
+    }
+
     /// The program's registers.
     pub fn regs(&self) -> &Regs {
         &self.machine.regs

@@ -1,5 +1,6 @@
 //! What a guest can do wrong. A fault costs the guest its current call, nothing else.
 
+use crate::elf::Symbols;
 use crate::memory::AccessError;
 
 /// Why a guest's call ended without an answer.
@@ -35,6 +36,19 @@ pub enum Fault {
     /// The VM stopped in a way that no program should be able to cause.
     #[error("the virtual CPU stopped: {0}")]
     Machine(String),
+}
+
+impl Fault {
+    /// The fault as text, with the function that it happened in where the symbols name one.
+    pub(crate) fn described_with(&self, symbols: &Symbols) -> String {
+        match self {
+            Self::Exception { rip, .. } => match symbols.name_of(*rip) {
+                Some((name, offset)) => format!("{self}, in {name}+{offset:#x}"),
+                None => self.to_string(),
+            },
+            _ => self.to_string(),
+        }
+    }
 }
 
 /// The mnemonic and name of an exception vector (Intel SDM volume 3, table 6-1).

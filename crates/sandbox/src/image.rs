@@ -57,13 +57,7 @@ impl Image {
 
     /// The fault as text, with the function that it happened in where the program has symbols.
     pub fn describe(&self, fault: &Fault) -> String {
-        match fault {
-            Fault::Exception { rip, .. } => match self.symbols.name_of(*rip) {
-                Some((name, offset)) => format!("{fault}, in {name}+{offset:#x}"),
-                None => fault.to_string(),
-            },
-            _ => fault.to_string(),
-        }
+        fault.described_with(&self.symbols)
     }
 
     /// Whether `address` can be a function of the program.

@@ -35,7 +35,7 @@ fn is(uri: &str, scheme: &str) -> bool {
 }
 
 /// An address as logs may show it: without user name and password.
-pub(crate) fn shown(uri: &str) -> String {
+pub fn shown(uri: &str) -> String {
     let Some((scheme, rest)) = uri.split_once("://") else {
         return uri.to_owned();
     };

@@ -28,7 +28,7 @@ use sha2::{Digest as _, Sha256};
 use crate::config::ProgramConfig;
 use file::Local;
 use http::Answer;
-pub(crate) use http::shown;
+pub use http::shown;
 
 /// How long a fetch may take and what it may bring.
 #[derive(Debug, Clone, Copy)]

@@ -22,11 +22,7 @@ const CHEAP_THREAD_CHANGE: Duration = Duration::from_micros(500);
 #[derive(Debug, thiserror::Error)]
 pub enum HostError {
     /// /dev/kvm cannot be opened.
-    #[error(
-        "cannot open /dev/kvm: {0}. Load the KVM module, and give the user that runs the Varnish \
-         child (usually vcache) access: `usermod -aG kvm vcache` where the device belongs to group \
-         kvm, or run varnishd as root with `-j none`"
-    )]
+    #[error("cannot open /dev/kvm: {_0}: {}", advice(_0))]
     Open(io::Error),
     /// An ioctl failed.
     #[error("KVM refused {call}: {error}")]
@@ -43,6 +39,17 @@ pub enum HostError {
     /// A VM did something that no guest should be able to cause.
     #[error("a VM stopped in a way that no program should be able to cause: {0}")]
     Broken(String),
+}
+
+/// What to do when /dev/kvm cannot be opened. Short: a line of Varnish's log has 255 bytes.
+fn advice(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::PermissionDenied => {
+            "give user vcache, as which Varnish's child runs, access to it, or try varnishd -j none \
+             (docs/operations.md)"
+        }
+        _ => "load the KVM module; the machine must offer virtualization (docs/operations.md)",
+    }
 }
 
 impl HostError {
@@ -182,4 +189,17 @@ fn usable_xcr0(cpuid: &CpuId) -> Result<u64, HostError> {
     } else {
         supported & !AVX512
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_to_do_about_dev_kvm_fits_into_a_log_line_with_all_that_stands_before_it() {
+        for number in [libc::EACCES, libc::ENOENT, libc::ENODEV] {
+            let text = HostError::Open(io::Error::from_raw_os_error(number)).to_string();
+            assert!(text.len() <= 170, "{text}");
+        }
+    }
 }
