@@ -29,7 +29,10 @@ fn main() {
         "{:<44} {:>10} {:>10} {:>7}  target",
         "", "ours", "limit", "ratio"
     );
-    let hello = Program::boot("hello");
+    // With the memory that requests have unless configured otherwise.
+    let mut usual = common::config("hello");
+    usual.request.memory = 64 * MIB;
+    let hello = Program::boot_file(&guests::elf("hello"), &usual).unwrap();
     call(&hello);
     fork(&hello);
     let dirty = Program::boot("dirty");
@@ -191,7 +194,6 @@ fn reset(program: &Program, pages: usize) {
         limit,
         "<= 1.5 (100)",
     );
-    let _ = MIB;
 }
 
 /// The same binary as a guest and on Linux; it times itself.
