@@ -2,7 +2,7 @@
 //! Facts are found by trying, never by the names of CPUs or modules.
 
 use std::io;
-use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -93,6 +93,7 @@ pub struct Host {
     facts: OnceLock<Facts>,
     tsc_khz: AtomicU64,
     tss_type: AtomicU8,
+    tsc_needs_offset: AtomicBool,
 }
 
 static HOST: Mutex<Option<Arc<Host>>> = Mutex::new(None);
@@ -120,6 +121,7 @@ impl Host {
             facts: OnceLock::new(),
             tsc_khz: AtomicU64::new(0),
             tss_type: AtomicU8::new(BUSY_TSS),
+            tsc_needs_offset: AtomicBool::new(false),
         });
         let facts = probe::probe(&host)?;
         let _ = host.facts.set(facts);
@@ -147,6 +149,15 @@ impl Host {
 
     pub(super) fn set_tss_type(&self, tss_type: u8) {
         self.tss_type.store(tss_type, Ordering::Relaxed);
+    }
+
+    /// Whether a guest only has the host's TSC after it was asked for.
+    pub(super) fn tsc_needs_offset(&self) -> bool {
+        self.tsc_needs_offset.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn set_tsc_needs_offset(&self, needs: bool) {
+        self.tsc_needs_offset.store(needs, Ordering::Relaxed);
     }
 
     /// How fast the TSC of guests runs, as far as KVM knows; otherwise 0.

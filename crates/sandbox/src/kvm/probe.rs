@@ -36,11 +36,7 @@ pub(super) fn probe(host: &Arc<Host>) -> Result<Facts, HostError> {
     if !probe.memory.take_dirty_bit(DATA) {
         return Err(HostError::Missing("dirty bits in page tables"));
     }
-    let before = host_tsc();
-    probe.run()?;
-    let after = host_tsc();
-    let regs = probe.vcpu.regs();
-    let guest = (regs.rdx << 32) | (regs.rax & 0xffff_ffff);
+    let mut shared_tsc = probe.shares_tsc()?;
     let dirty_bits = if probe.memory.take_dirty_bit(DATA) {
         DirtyBits::Fresh
     } else {
@@ -48,12 +44,16 @@ pub(super) fn probe(host: &Arc<Host>) -> Result<Facts, HostError> {
     };
     let syscall_faults = probe.syscall_faults;
     host.set_tsc_khz(probe.vcpu.tsc_khz().unwrap_or(0).into());
+    if !shared_tsc {
+        host.set_tsc_needs_offset(true);
+        shared_tsc = Probe::started(host)?.shares_tsc()?;
+    }
     let thread_change = probe.thread_change()?;
     Ok(Facts {
         dirty_bits,
         out_completes_at_exit,
         syscall_faults,
-        shared_tsc: (before..=after).contains(&guest),
+        shared_tsc,
         thread_change,
     })
 }
@@ -123,6 +123,16 @@ impl Probe {
                 other => return Err(HostError::Broken(format!("{other:?} while probing"))),
             }
         }
+    }
+
+    /// Whether the guest's TSC was the host's during one more run.
+    fn shares_tsc(&mut self) -> Result<bool, HostError> {
+        let before = host_tsc();
+        self.run()?;
+        let after = host_tsc();
+        let regs = self.vcpu.regs();
+        let guest = (regs.rdx << 32) | (regs.rax & 0xffff_ffff);
+        Ok((before..=after).contains(&guest))
     }
 
     /// How much longer a run takes that follows one on another thread: the best of some rounds.

@@ -83,9 +83,11 @@ impl Vcpu {
             .set_xcrs(&xcrs)
             .map_err(HostError::call("KVM_SET_XCRS"))?;
         vcpu.set_msrs()?;
-        vcpu.share_tsc();
+        if host.tsc_needs_offset() {
+            vcpu.share_tsc();
+        }
         vcpu.cpu.set_sync_valid_reg(SyncReg::Register);
-        vcpu.ioctls += 5;
+        vcpu.ioctls += 3;
         Ok(vcpu)
     }
 
@@ -146,6 +148,7 @@ impl Vcpu {
     /// Asks for the host's TSC in the guest. Where that fails the probe sees different clocks and
     /// the vDSO does without.
     fn share_tsc(&mut self) {
+        self.ioctls += 1;
         let offset = 0_u64;
         let attribute = kvm_device_attr {
             group: KVM_VCPU_TSC_CTRL,

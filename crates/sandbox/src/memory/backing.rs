@@ -92,8 +92,6 @@ impl Backing {
         if image == libc::MAP_FAILED {
             return Err(io::Error::last_os_error());
         }
-        // SAFETY: advice on our own mapping; core dumps of varnishd stay small.
-        unsafe { libc::madvise(base.as_ptr().cast(), to_usize(len), libc::MADV_DONTDUMP) };
         Ok(backing)
     }
 

@@ -185,7 +185,7 @@ impl Frozen {
             role: Role::Request {
                 frozen: Arc::clone(self),
                 edits: Vec::new(),
-                dirty: Vec::with_capacity(1024),
+                dirty: Vec::with_capacity(64),
                 tables_grew: false,
             },
         })
