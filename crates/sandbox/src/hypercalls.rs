@@ -1,5 +1,7 @@
 //! What a VM asks of the code around it.
 
+use std::time::Instant;
+
 use crate::{Fault, Memory, Regs};
 
 /// The guest at the moment of a hypercall.
@@ -9,6 +11,8 @@ pub struct VmCall<'a> {
     pub regs: &'a mut Regs,
     /// The guest's memory.
     pub memory: &'a mut Memory,
+    /// When the guest's time is over: a handler that may take long looks at it.
+    pub deadline: Instant,
 }
 
 /// What happens after a hypercall.

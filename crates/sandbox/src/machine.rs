@@ -343,6 +343,7 @@ impl Machine {
         let mut call = VmCall {
             regs: &mut self.regs,
             memory: &mut self.memory,
+            deadline,
         };
         match calls.hypercall(&mut call, number) {
             Action::Continue => Ok(None),

@@ -1,10 +1,12 @@
 //! Regular expressions for programs.
 //!
-//! Guards: a pattern cannot use more memory or stack than is set aside for it; a match takes time
-//! linear in the text; what a request compiled or freed is undone by the reset.
+//! Guards: a pattern cannot use more memory or stack than is set aside for it; one search takes no
+//! more than [`MAX_WORK`] and is the last one once the deadline has passed; what a request compiled or
+//! freed is undone by the reset.
 
 use std::sync::Arc;
 use std::thread;
+use std::time::Instant;
 
 use regex::bytes::{Regex, RegexBuilder};
 use sandbox::{Fault, GuestVirt, VmCall};
@@ -17,7 +19,10 @@ use crate::exchange::{FieldError, Side};
 const MAX_HANDLES: usize = abi::TINYKVM_MAX_REGEXES as usize;
 /// What a text to be searched, a replacement and a result may have.
 const MAX_TEXT: u32 = 1 << 20;
-const MAX_PROGRAM: usize = 256 << 10;
+/// Sizes of compiled patterns, in the order they are tried: how much work a byte of text may make.
+const WEIGHTS: [usize; 3] = [8 << 10, 32 << 10, 256 << 10];
+/// Weight times bytes of text for one search, which nothing can interrupt: about a second.
+const MAX_WORK: usize = 8 << 30;
 const MAX_DFA: usize = 512 << 10;
 const MAX_NESTING: u32 = 100;
 const COMPILER_STACK: usize = 1 << 20;
@@ -34,6 +39,29 @@ pub(crate) struct Regexes {
 struct Entry {
     pattern: Vec<u8>,
     regex: Regex,
+    weight: usize,
+}
+
+impl Entry {
+    /// Whether a text of this length can be searched in bounded time.
+    fn check(&self, len: usize) -> Result<(), Fault> {
+        let longest = MAX_WORK / self.weight;
+        if len <= longest {
+            return Ok(());
+        }
+        Err(Fault::Misuse(format!(
+            "a text of {len} bytes for a regular expression this complex, allowed are {longest}"
+        )))
+    }
+}
+
+/// A fault once the guest's time is over.
+fn in_time(deadline: Instant) -> Result<(), Fault> {
+    if Instant::now() < deadline {
+        Ok(())
+    } else {
+        Err(Fault::TimedOut)
+    }
 }
 
 impl Regexes {
@@ -74,9 +102,11 @@ impl Regexes {
                 "more than {MAX_HANDLES} regular expressions"
             )));
         }
+        let (regex, weight) = build(pattern)?;
         let entry = Arc::new(Entry {
             pattern: pattern.to_vec(),
-            regex: build(pattern)?,
+            regex,
+            weight,
         });
         self.changed = true;
         match free.and_then(|at| Some((at, self.handles.get_mut(at)?))) {
@@ -114,17 +144,27 @@ impl Regexes {
 }
 
 /// Compiles a pattern on a thread of its own: the compiler recurses into nested patterns, and the
-/// thread that serves a request may have little stack.
-fn build(pattern: &[u8]) -> Result<Regex, Fault> {
+/// thread that serves a request may have little stack. Answers its weight as well.
+fn build(pattern: &[u8]) -> Result<(Regex, usize), Fault> {
     let bad = |why: &str| Fault::Misuse(format!("bad regular expression: {why}"));
     let pattern = std::str::from_utf8(pattern).map_err(|_| bad("it is not UTF-8"))?;
+    let mut builder = RegexBuilder::new(pattern);
+    builder
+        .dfa_size_limit(MAX_DFA)
+        .nest_limit(MAX_NESTING)
+        .unicode(false);
     let compile = || {
-        RegexBuilder::new(pattern)
-            .size_limit(MAX_PROGRAM)
-            .dfa_size_limit(MAX_DFA)
-            .nest_limit(MAX_NESTING)
-            .unicode(false)
-            .build()
+        let mut compiled = Err(regex::Error::CompiledTooBig(0));
+        for weight in WEIGHTS {
+            compiled = builder
+                .size_limit(weight)
+                .build()
+                .map(|regex| (regex, weight));
+            if !matches!(compiled, Err(regex::Error::CompiledTooBig(_))) {
+                break;
+            }
+        }
+        compiled
     };
     let compiled = thread::scope(|scope| {
         let thread = thread::Builder::new()
@@ -134,7 +174,7 @@ fn build(pattern: &[u8]) -> Result<Regex, Fault> {
         thread.map(thread::ScopedJoinHandle::join)
     });
     match compiled {
-        Ok(Ok(Ok(regex))) => Ok(regex),
+        Ok(Ok(Ok(compiled))) => Ok(compiled),
         Ok(Ok(Err(error))) => Err(bad(&error.to_string())),
         Ok(Err(_panic)) => Err(bad("the compiler failed")),
         Err(error) => Err(bad(&format!("no thread to compile it: {error}"))),
@@ -167,7 +207,9 @@ pub(super) fn is_match(scene: &mut Scene<'_>, vm: &mut VmCall<'_>) -> Result<Rep
         max: MAX_TEXT,
     };
     scene.with_text(vm, text, |scene, _, text| {
-        let found = scene.desk.regexes.get(handle)?.regex.is_match(text);
+        let entry = scene.desk.regexes.get(handle)?;
+        entry.check(text.len())?;
+        let found = entry.regex.is_match(text);
         // As PCRE tells it: the number of groups, or "no match".
         Ok(if found {
             Reply::Value(1)
@@ -182,6 +224,7 @@ pub(super) fn subst(scene: &mut Scene<'_>, vm: &mut VmCall<'_>) -> Result<Reply,
     scene.exchange("sys_regex_subst")?;
     let max = usize::try_from(MAX_TEXT).unwrap_or(0);
     let text = vm.memory.read_cstr(GuestVirt::new(vm.regs.rsi), max)?;
+    entry.check(text.len())?;
     let replacement = vm.memory.read_cstr(GuestVirt::new(vm.regs.rdx), max)?;
     let (out, size) = (
         GuestVirt::new(vm.regs.rcx),
@@ -189,7 +232,8 @@ pub(super) fn subst(scene: &mut Scene<'_>, vm: &mut VmCall<'_>) -> Result<Reply,
     );
     let all = vm.regs.r9 & u64::from(abi::TINYKVM_REGEX_ALL) != 0;
 
-    let mut result = substitute(&entry.regex, &text, &replacement, all, size.min(max));
+    let more = || in_time(vm.deadline);
+    let mut result = substitute(&entry.regex, &text, &replacement, all, size.min(max), more)?;
     result.push(0);
     result.truncate(size);
     vm.memory.write(out, &result)?;
@@ -197,12 +241,21 @@ pub(super) fn subst(scene: &mut Scene<'_>, vm: &mut VmCall<'_>) -> Result<Reply,
 }
 
 /// Replaces the first match or all. `\0` to `\9` in the replacement are groups. Stops once the
-/// result has more than `enough` bytes.
-fn substitute(regex: &Regex, text: &[u8], replacement: &[u8], all: bool, enough: usize) -> Vec<u8> {
+/// result has more than `enough` bytes; asks before each search whether there may be `more`, since all
+/// together they may take time quadratic in the text.
+fn substitute(
+    regex: &Regex,
+    text: &[u8],
+    replacement: &[u8],
+    all: bool,
+    enough: usize,
+    more: impl Fn() -> Result<(), Fault>,
+) -> Result<Vec<u8>, Fault> {
     let mut result = Vec::new();
     let mut copied = 0;
     let limit = if all { usize::MAX } else { 1 };
     for groups in regex.captures_iter(text).take(limit) {
+        more()?;
         let Some(whole) = groups.get(0) else { break };
         result.extend_from_slice(text.get(copied..whole.start()).unwrap_or_default());
         copied = whole.end();
@@ -221,15 +274,15 @@ fn substitute(regex: &Regex, text: &[u8], replacement: &[u8], all: bool, enough:
                 None => result.push(b'\\'),
             }
             if result.len() > enough {
-                return result;
+                return Ok(result);
             }
         }
         if result.len() > enough {
-            return result;
+            return Ok(result);
         }
     }
     result.extend_from_slice(text.get(copied..).unwrap_or_default());
-    result
+    Ok(result)
 }
 
 /// Appends the request's header fields that match to another table.
@@ -243,11 +296,16 @@ pub(super) fn copyto(scene: &mut Scene<'_>, vm: &mut VmCall<'_>) -> Result<Reply
     }
     let exchange = scene.exchange("sys_regex_copyto")?;
     let mut matching: Vec<Vec<u8>> = Vec::new();
+    let mut result = Ok(());
     exchange.visit_request_headers(&mut |field| {
-        if entry.regex.is_match(field) {
+        if result.is_ok() {
+            result = in_time(vm.deadline).and_then(|()| entry.check(field.len()));
+        }
+        if result.is_ok() && entry.regex.is_match(field) {
             matching.push(field.to_vec());
         }
     });
+    result?;
     let mut copied = 0;
     for field in matching {
         match exchange.append(to, &field) {
@@ -309,7 +367,10 @@ mod tests {
 
     #[test]
     fn substitution_knows_groups_and_stops_when_the_room_is_used_up() {
-        let regex = build(b"([a-z]+)=([0-9]+)").unwrap();
+        let substitute = |regex: &Regex, text: &[u8], new: &[u8], all, enough| {
+            substitute(regex, text, new, all, enough, || Ok(())).unwrap()
+        };
+        let (regex, _) = build(b"([a-z]+)=([0-9]+)").unwrap();
         let text = b"a=1, b=2";
         assert_eq!(
             substitute(&regex, text, b"\\2=\\1", false, 100),
@@ -322,7 +383,33 @@ mod tests {
         );
         assert_eq!(substitute(&regex, b"none", b"x", true, 100), b"none");
         let bomb = vec![b'a'; 1 << 20];
-        let every = build(b"a").unwrap();
+        let (every, _) = build(b"a").unwrap();
         assert!(substitute(&every, &bomb, &bomb, true, 100).len() <= (1 << 20) + 1);
+    }
+
+    #[test]
+    fn a_search_that_could_take_long_is_refused_and_many_end_at_the_deadline() {
+        let text = vec![b'A'; 1 << 20];
+        let (regex, weight) = build(b".*[^A-Z]|[A-Z]").unwrap();
+        let entry = Entry {
+            pattern: Vec::new(),
+            regex,
+            weight,
+        };
+        assert!(entry.check(text.len()).is_ok());
+        // Each match looks at the rest of the text to its end.
+        let deadline = Instant::now() + std::time::Duration::from_millis(20);
+        let more = || in_time(deadline);
+        let end = substitute(&entry.regex, &text, b"", true, 1 << 20, more);
+        assert_eq!(end, Err(Fault::TimedOut));
+
+        let (regex, weight) = build(b"(?:[ab]{0,900}a)*c").unwrap();
+        let heavy = Entry {
+            pattern: Vec::new(),
+            regex,
+            weight,
+        };
+        assert!(matches!(heavy.check(1 << 20), Err(Fault::Misuse(_))));
+        assert!(heavy.check(8 << 10).is_ok());
     }
 }

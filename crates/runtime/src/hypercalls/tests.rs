@@ -1,6 +1,6 @@
 //! Hypercalls against real guest memory, without a CPU: arguments as a hostile guest passes them.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use sandbox::{Action, Fault, GuestVirt, Hypercalls, Memory, Place, Protection, Regs, VmCall};
 use tinykvm_sys::{abi, bytes_of, from_bytes};
@@ -74,6 +74,7 @@ impl Guest {
         let mut vm = VmCall {
             regs: &mut self.regs,
             memory: &mut self.memory,
+            deadline: Instant::now() + Duration::from_secs(300),
         };
         scene.hypercall(&mut vm, number)
     }

@@ -1,6 +1,7 @@
 //! Reading, writing and seeking: what a descriptor's bytes come from and go to.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use super::args::{low_i32, low_u32, signed, unsigned};
 use super::fds::{Device, HostFile, Kind};
@@ -163,7 +164,7 @@ fn read_file(
         return refuse(libc::EBADF);
     }
     let start = at_offset.unwrap_or(open.offset);
-    let read = each_range(ranges, |done, at, len| {
+    let read = each_range(ranges, call.deadline, |done, at, len| {
         transfer::read_at(call, &open.file, start.saturating_add(done), at, len)
     })?;
     if at_offset.is_none() && read > 0 {
@@ -172,14 +173,18 @@ fn read_file(
     Ok(read)
 }
 
-/// Calls `step` for range after range until one comes out short; an error counts only where
-/// nothing was moved before it.
+/// Calls `step` for range after range until one comes out short or the deadline has come; an error
+/// counts only where nothing was moved before it.
 fn each_range(
     ranges: &[(u64, u64)],
+    deadline: Instant,
     mut step: impl FnMut(u64, u64, u64) -> Answer,
 ) -> Result<u64, Stop> {
     let mut done: u64 = 0;
     for &(at, len) in ranges {
+        if done > 0 && Instant::now() >= deadline {
+            break;
+        }
         let left = LONGEST.saturating_sub(done);
         match step(done, at, len.min(left)) {
             Ok(moved) => {
@@ -249,7 +254,7 @@ fn write_file(
     }
     let start = at_offset.unwrap_or(open.offset);
     let file = Arc::clone(&open.file);
-    let written = each_range(ranges, |done, at, len| {
+    let written = each_range(ranges, call.deadline, |done, at, len| {
         transfer::write_at(call, &file, start.saturating_add(done), at, len)
     })?;
     if at_offset.is_none() && written > 0 {
