@@ -251,3 +251,69 @@ fn scattered_changes_of_rights_are_undone() {
         assert_eq!(guest.vm.differences(), []);
     }
 }
+
+#[test]
+fn wild_state_when_a_request_ends_is_not_the_next_ones() {
+    // Each instruction runs right before the answer, a fault or the deadline.
+    for (name, code) in [
+        ("std_flag", "std"),
+        ("trap_flag", "pushfq; orq $0x100, (%%rsp); popfq"),
+        ("ac_nt_flags", "pushfq; orq $0x44000, (%%rsp); popfq"),
+        ("id_rf", "pushfq; orq $0x210000, (%%rsp); popfq"),
+        ("x87", "fninit; fldz; fldcw zero_word(%%rip)"),
+        ("mxcsr", "ldmxcsr zero_mxcsr(%%rip)"),
+        (
+            "bases",
+            "movq $0x7777, %%rax; wrfsbase %%rax; wrgsbase %%rax",
+        ),
+        (
+            "selectors",
+            "movl $0x2b, %%eax; movl %%eax, %%ds; movl %%eax, %%es; movl %%eax, %%fs; movl %%eax, %%gs",
+        ),
+        ("stub", "movq $0x18000, %%rax; jmp *%%rax"),
+        ("kernel_flush", "movl $0x1f777, %%eax; syscall"),
+        ("call_flush", "movl $0x1f777, %%eax; outl %%eax, $0"),
+        (
+            "odd_stack",
+            "movq $0x8000000000000000, %%rsp; movl $39, %%eax; syscall",
+        ),
+        (
+            "odd_stack_fault",
+            "movq $0x13ff8, %%rsp; movl $39, %%eax; syscall; ud2",
+        ),
+        ("low_stack", "movq $0x13ff8, %%rsp; pushq %%rax"),
+        ("int80", "int $0x80"),
+        ("icebp", ".byte 0xf1"),
+        (
+            "entry_error15",
+            "movl $39, %%eax; movl $1f, %%ecx; movl $0x12000, %%edx; pushq $0x15; jmp *%%rdx; 1:",
+        ),
+        ("mid_kernel", "movl $0x12010, %%edx; jmp *%%rdx"),
+        ("vdso_junk", "movl $0x1a800, %%edx; jmp *%%rdx"),
+    ] {
+        let program = program(
+            name,
+            r#"__asm__(".data\nzero_word: .word 0\nzero_mxcsr: .long 0\n.text");"#,
+            &format!(
+                r#"
+            unsigned short cw; unsigned mx; unsigned long flags, fs, gs; unsigned ds, sel;
+            __asm__ volatile("fnstcw %0; stmxcsr %1; pushfq; popq %2; rdfsbase %3; rdgsbase %4; mov %%ds, %5; mov %%fs, %6"
+                : "=m"(cw), "=m"(mx), "=r"(flags), "=r"(fs), "=r"(gs), "=r"(ds), "=r"(sel));
+            snprintf(text, sizeof(text), "%x %x %lx %lx %lx %x %x", cw, mx, flags & 0xfffff700, fs, gs, ds, sel);
+            if (strcmp(url, "/") != 0)
+                __asm__ volatile("{code}\n\tmovl $0x10010, %%eax\n\toutl %%eax, $0\n\tud2"
+                    :: "D"(200L), "S"("t"), "d"(1L), "c"(text) : "memory");
+            "#
+            ),
+        );
+        let expected = program.fork().ask("/", "").unwrap();
+        let mut guest = program.fork();
+        for _ in 0..2 {
+            // Some answer, some fault; what counts is the request behind them.
+            let _ = guest.ask_until("/bad", "", soon());
+            guest.vm.reset().unwrap();
+            assert_eq!(guest.vm.differences(), [], "{name}");
+            assert_eq!(guest.ask("/", "").unwrap(), expected, "{name}");
+        }
+    }
+}

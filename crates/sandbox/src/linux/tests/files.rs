@@ -297,3 +297,20 @@ fn a_program_cannot_take_all_descriptors_of_the_host() {
     assert_eq!(guest.ok(libc::SYS_close_range, &[3, 0xffff_ffff, 0]), 0);
     assert_eq!(guest.open("/data/text", 0), Ok(3));
 }
+
+#[test]
+fn a_long_list_of_ranges_is_read_no_further_than_the_deadline() {
+    let directory = Directory::new();
+    directory.file("zeros", &vec![0; 2 << 20]);
+    let mut guest = Guest::in_directory(&directory.0, false);
+    let fd = guest.open("/data/zeros", libc::O_RDONLY).unwrap();
+    let list: Vec<u8> = [DATA + 8192, 4096]
+        .repeat(256)
+        .iter()
+        .flat_map(|word: &u64| word.to_le_bytes())
+        .collect();
+    guest.memory.write(GuestVirt::new(DATA), &list).unwrap();
+    assert_eq!(guest.ok(libc::SYS_preadv, &[fd, DATA, 256, 0]), 1 << 20);
+    guest.time = Duration::ZERO;
+    assert_eq!(guest.ok(libc::SYS_preadv, &[fd, DATA, 256, 0]), 4096);
+}
