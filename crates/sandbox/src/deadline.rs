@@ -14,18 +14,18 @@
 
 use std::io;
 use std::ops::Deref;
-use std::sync::atomic::{AtomicBool, AtomicI32, AtomicPtr, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI32, AtomicPtr, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
 
-/// How often running VMs are looked at: the precision of deadlines.
-const TICK: Duration = Duration::from_millis(4);
-/// The same while a VM may be close to its memory limit.
-const SHORT_TICK: Duration = Duration::from_millis(1);
-/// Without any armed watch for so many ticks the thread sleeps until the next one is armed.
-const IDLE_TICKS: u32 = 50;
+/// The precision of deadlines.
+const TICK: Duration = Duration::from_millis(1);
+/// How long the thread sleeps at most; bounds how long it outlives the last VM.
+const NAP: Duration = Duration::from_secs(10);
+/// The thread is awake: whoever arms a watch wakes it once more.
+const AWAKE: u64 = u64::MAX;
 
 const IDLE: u64 = 0;
 const RUNNING: u64 = 1;
@@ -53,7 +53,8 @@ pub(crate) struct Deadlines {
     started: Instant,
     watches: Mutex<Vec<Arc<Watch>>>,
     wake: Condvar,
-    asleep: AtomicBool,
+    /// When the thread is going to look again, or AWAKE.
+    next_look: AtomicU64,
 }
 
 impl Deadlines {
@@ -64,7 +65,7 @@ impl Deadlines {
             started: Instant::now(),
             watches: Mutex::new(Vec::new()),
             wake: Condvar::new(),
-            asleep: AtomicBool::new(false),
+            next_look: AtomicU64::new(AWAKE),
         });
         let weak = Arc::downgrade(&deadlines);
         std::thread::Builder::new()
@@ -72,7 +73,7 @@ impl Deadlines {
             .stack_size(64 << 10)
             .spawn(move || {
                 while let Some(deadlines) = weak.upgrade() {
-                    deadlines.look(IDLE_TICKS);
+                    deadlines.look();
                 }
             })?;
         Ok(deadlines)
@@ -92,26 +93,27 @@ impl Deadlines {
         Watched(watch)
     }
 
-    /// Looks at the watches until nothing was armed for `idle_ticks`, then sleeps until something
-    /// is.
-    fn look(&self, idle_ticks: u32) {
-        let mut idle = 0;
+    /// Looks at the watches once and sleeps until the next one is due, or until one is armed that is
+    /// due before that.
+    fn look(&self) {
         let mut watches = self.watches.lock();
-        while idle < idle_ticks {
-            let now = self.now();
-            let due = watches.iter().filter_map(|watch| watch.check(now)).min();
-            idle = if due.is_some() { 0 } else { idle + 1 };
-            let wait = due.map_or(TICK, |due| Duration::from_nanos(due.saturating_sub(now)));
-            self.wake
-                .wait_for(&mut watches, wait.clamp(SHORT_TICK, TICK));
-        }
-        self.asleep.store(true, Ordering::SeqCst);
+        // Before the look, so that who arms a watch behind the thread's back sees it and wakes it.
+        self.next_look.store(AWAKE, Ordering::SeqCst);
         let now = self.now();
-        if watches.iter().all(|watch| watch.check(now).is_none()) {
-            // The time-out only bounds how long this thread outlives the last VM.
-            self.wake.wait_for(&mut watches, Duration::from_secs(10));
+        let due = watches.iter().filter_map(|watch| watch.check(now)).min();
+        let wait = due.map_or(NAP, |due| Duration::from_nanos(due.saturating_sub(now)));
+        let wait = wait.clamp(TICK, NAP);
+        self.next_look.store(self.after(wait), Ordering::SeqCst);
+        self.wake.wait_for(&mut watches, wait);
+    }
+
+    /// A run is due at `due`: makes sure that the thread looks by then.
+    fn look_by(&self, due: u64) {
+        if due < self.next_look.load(Ordering::SeqCst) {
+            // With the lock: the thread is either asleep or going to look anyway.
+            let _asleep = self.watches.lock();
+            self.wake.notify_one();
         }
-        self.asleep.store(false, Ordering::SeqCst);
     }
 
     fn after(&self, delay: Duration) -> u64 {
@@ -159,27 +161,25 @@ impl Watch {
         let at = deadline
             .saturating_duration_since(deadlines.started)
             .as_nanos();
-        self.deadline
-            .store(u64::try_from(at).unwrap_or(u64::MAX), Ordering::Relaxed);
-        self.memory_check
-            .store(deadlines.after(memory_check), Ordering::Relaxed);
+        let at = u64::try_from(at).unwrap_or(u64::MAX);
+        let memory_check = deadlines.after(memory_check);
+        self.deadline.store(at, Ordering::Relaxed);
+        self.memory_check.store(memory_check, Ordering::Relaxed);
         self.thread.store(thread_id(), Ordering::Relaxed);
         let generation = self.state.load(Ordering::Relaxed) >> 2;
         self.state.store(
             (generation.wrapping_add(1) << 2) | RUNNING,
             Ordering::SeqCst,
         );
-        if deadlines.asleep.load(Ordering::SeqCst) {
-            let _running = deadlines.watches.lock();
-            deadlines.wake.notify_one();
-        }
+        deadlines.look_by(at.min(memory_check));
     }
 
     /// The run's memory was looked at; do it again after `delay`.
     pub(crate) fn check_memory_in(&self, delay: Duration) {
         if let Some(deadlines) = self.deadlines.upgrade() {
-            self.memory_check
-                .store(deadlines.after(delay), Ordering::Relaxed);
+            let at = deadlines.after(delay);
+            self.memory_check.store(at, Ordering::SeqCst);
+            deadlines.look_by(at);
         }
     }
 
@@ -287,7 +287,9 @@ mod tests {
     #[test]
     fn a_run_that_starts_while_the_thread_sleeps_is_kicked_too() {
         let deadlines = Deadlines::start().unwrap();
-        while !deadlines.asleep.load(Ordering::SeqCst) {
+        while deadlines.next_look.load(Ordering::SeqCst) < deadlines.after(NAP / 2)
+            || deadlines.next_look.load(Ordering::SeqCst) == AWAKE
+        {
             std::thread::yield_now();
         }
         let mut flag = 0_u8;

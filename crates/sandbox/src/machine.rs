@@ -68,6 +68,7 @@ pub(crate) struct Machine {
     pub(crate) counters: Counters,
     stands: Stands,
     limit: MemoryLimit,
+    bits: DirtyBits,
     /// Bytes that still count as dirty from earlier requests, on hosts where dirty bits stay.
     inherited: u64,
 }
@@ -106,11 +107,16 @@ impl MemoryLimit {
         }
     }
 
-    /// How long a guest needs at least to use up what is left, at some GiB/s.
-    fn time_to_exceed(self, used: u64) -> Duration {
+    /// How long a guest needs at least to use up what is left: where each fresh page is an exit
+    /// (shadow paging), some 10 us for each; otherwise as fast as memory is.
+    fn time_to_exceed(self, used: u64, bits: DirtyBits) -> Duration {
+        let nanoseconds = match bits {
+            DirtyBits::Fresh => 500,
+            DirtyBits::Sticky => 10_000,
+        };
         let pages = self.bytes().saturating_sub(used) / PAGE_SIZE;
-        Duration::from_nanos(pages.saturating_mul(500))
-            .clamp(Duration::from_millis(1), Duration::from_millis(50))
+        Duration::from_nanos(pages.saturating_mul(nanoseconds))
+            .clamp(Duration::from_millis(1), Duration::from_millis(200))
     }
 }
 
@@ -132,6 +138,7 @@ impl Machine {
             watch,
             stands: Stands::InKernel,
             limit,
+            bits: host.facts().dirty_bits,
             inherited: 0,
         })
     }
@@ -178,12 +185,7 @@ impl Machine {
     }
 
     /// Makes memory and process those of the image again.
-    pub(crate) fn reset(
-        &mut self,
-        frozen: &Process,
-        bits: DirtyBits,
-        keep_pages: u64,
-    ) -> Result<Wiped, HostError> {
+    pub(crate) fn reset(&mut self, frozen: &Process, keep_pages: u64) -> Result<Wiped, HostError> {
         // Every field has its line here; `docs/reset-inventory.md` says the same in words.
         let Self {
             vcpu: _,   // registers: set at every entry, extended ones by the entry stub
@@ -194,13 +196,14 @@ impl Machine {
             watch: _,  // armed at every run
             stands: _, // decides how the next entry is made
             limit: _,  // constant
+            bits,      // constant
             inherited, // what the pages copied back go on counting
         } = self;
         process.reset_to(frozen);
-        let wiped = memory.reset(bits, keep_pages)?;
+        let wiped = memory.reset(*bits, keep_pages)?;
         counters.resets += 1;
         counters.dirty_pages += wiped.pages;
-        *inherited = match bits {
+        *inherited = match *bits {
             DirtyBits::Sticky if !wiped.full => wiped.pages * PAGE_SIZE,
             _ => 0,
         };
@@ -252,7 +255,8 @@ impl Machine {
         deadline: Instant,
         calls: &mut dyn Hypercalls,
     ) -> Result<Exit, Fault> {
-        self.watch.arm(deadline, self.limit.time_to_exceed(0));
+        self.watch
+            .arm(deadline, self.limit.time_to_exceed(0, self.bits));
         let result = self.run_armed(deadline, calls);
         self.watch.disarm();
         result
@@ -317,7 +321,8 @@ impl Machine {
         if used > limit {
             return Err(Fault::OutOfMemory { used, limit });
         }
-        self.watch.check_memory_in(self.limit.time_to_exceed(used));
+        self.watch
+            .check_memory_in(self.limit.time_to_exceed(used, self.bits));
         Ok(())
     }
 

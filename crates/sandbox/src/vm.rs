@@ -171,7 +171,7 @@ impl Vm {
             ));
         }
         let keep_pages = image.limits.keep / PAGE_SIZE;
-        let wiped = machine.reset(&image.process, image.facts().dirty_bits, keep_pages)?;
+        let wiped = machine.reset(&image.process, keep_pages)?;
         *area_next = image.frozen.request_area().start;
         *reload |= wiped.reload;
         Ok(wiped)
