@@ -187,6 +187,7 @@ impl Frozen {
                 edits: Vec::new(),
                 dirty: Vec::with_capacity(64),
                 tables_grew: false,
+                burden: super::Burden::default(),
             },
         })
     }

@@ -26,6 +26,7 @@ mod tests;
 
 pub use access::{Piece, PieceMut};
 pub use frozen::Frozen;
+use reset::Burden;
 pub use reset::{DirtyBits, Wiped};
 
 use std::io;
@@ -171,6 +172,7 @@ enum Role {
         edits: Vec<Edit>,
         dirty: Vec<u32>,
         tables_grew: bool,
+        burden: Burden,
     },
 }
 

@@ -33,6 +33,38 @@ pub struct Wiped {
     pub reload: bool,
 }
 
+/// How long pages that stay dirty (`DirtyBits::Sticky`) have been copied back, so that one request
+/// that wrote much does not slow down all that follow.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) struct Burden {
+    resets: u32,
+    /// Dirty pages at the first of them: what a request writes by itself.
+    first: u64,
+}
+
+impl Burden {
+    /// Copying fewer pages than this costs less than an exit.
+    const LIGHT: u64 = 256;
+    /// Requests after which a burden is dropped: where the first of them wrote little, and where
+    /// it wrote as much itself, so that dropping probably wins nothing.
+    const UNUSUAL: u32 = 64;
+    const USUAL: u32 = 1024;
+
+    /// Counts a reset of `pages` dirty pages; whether it should drop them instead.
+    fn is_due(&mut self, pages: u64) -> bool {
+        if self.resets == 0 {
+            self.first = pages;
+        }
+        self.resets = self.resets.saturating_add(1);
+        let patience = if self.first.saturating_mul(2) < pages {
+            Self::UNUSUAL
+        } else {
+            Self::USUAL
+        };
+        pages > Self::LIGHT && self.resets >= patience
+    }
+}
+
 impl Memory {
     /// The pages in which this VM differs from its image, for tests and for the suspicious: looks
     /// at every byte. Left out are the two pages that the host rewrites before they are used (frame
@@ -84,6 +116,7 @@ impl Memory {
             edits,
             dirty,
             tables_grew,
+            burden,
         } = role
         else {
             return Err(io::Error::other("only a request VM can be reset"));
@@ -102,8 +135,10 @@ impl Memory {
             dirty.extend(u32::try_from(frame.raw() / PAGE_SIZE));
         });
         let pages = dirty.len() as u64;
-        if *tables_grew || pages > keep_pages {
+        let due = bits == DirtyBits::Sticky && burden.is_due(pages);
+        if *tables_grew || pages > keep_pages || due {
             edits.clear();
+            *burden = Burden::default();
             *tables_grew = false;
             backing.drop_private(GuestPhys::new(0), backing.len())?;
             return Ok(Wiped {

@@ -351,6 +351,43 @@ fn a_vm_that_grew_fat_gives_its_memory_back() {
 }
 
 #[test]
+fn one_request_that_wrote_much_does_not_burden_those_after_it_for_long() {
+    let (image, data) = frozen();
+    for bits in [DirtyBits::Fresh, DirtyBits::Sticky] {
+        let mut memory = image.fork().unwrap();
+        memory.write(data, b"little").unwrap();
+        memory.reset(bits, u64::MAX).unwrap();
+        let at = memory
+            .map(Place::Anywhere, 4 * MIB, Protection::READ_WRITE)
+            .unwrap();
+        memory.write(at, &vec![1; 4 << 20]).unwrap();
+        memory.reset(bits, u64::MAX).unwrap();
+        let mut full = 0;
+        for _ in 0..100 {
+            memory.write(data, b"little").unwrap();
+            full += u32::from(memory.reset(bits, u64::MAX).unwrap().full);
+        }
+        memory.write(data, b"little").unwrap();
+        assert!(reset(&mut memory, bits).pages < 8);
+        assert_eq!(full, u32::from(bits == DirtyBits::Sticky));
+    }
+}
+
+#[test]
+fn requests_that_always_write_much_keep_their_pages() {
+    let (image, _) = frozen();
+    let mut memory = image.fork().unwrap();
+    for _ in 0..200 {
+        let at = memory
+            .map(Place::Anywhere, 2 * MIB, Protection::READ_WRITE)
+            .unwrap();
+        memory.write(at, &vec![1; 2 << 20]).unwrap();
+        assert!(!memory.reset(DirtyBits::Sticky, u64::MAX).unwrap().full);
+    }
+    assert_eq!(memory.differences(), []);
+}
+
+#[test]
 fn pieces_are_merged_and_bounded() {
     let (image, _) = frozen();
     let mut memory = image.fork().unwrap();
