@@ -19,7 +19,7 @@ const MOST: u64 = 512 << 20;
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum BodyError {
     /// It is bigger than the program may use.
-    #[error("the request body is bigger than the program's {limit} bytes of request memory")]
+    #[error("it is bigger than the program's request memory of {limit} bytes (max_request_memory)")]
     TooLarge { limit: u64 },
     /// The VM has no room left for it.
     #[error("no room for the request body: {0}")]

@@ -92,6 +92,7 @@ impl Instance {
         };
         let config = boot_config(recipe);
         let limits = MemoryLimits {
+            address_space: config.address_space,
             max_memory: config.max_memory,
             max_request_memory: config.request.memory,
         };

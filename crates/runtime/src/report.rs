@@ -28,7 +28,7 @@ impl Program {
             .map(|slot| {
                 let mut machine = both(slot);
                 machine.extend(one_machine(slot));
-                machine.insert("vm_address_space".to_owned(), json!(limits.max_memory));
+                machine.insert("vm_address_space".to_owned(), json!(limits.address_space));
                 machine.insert("vm_main_memory".to_owned(), json!(limits.max_memory));
                 machine.insert(
                     "vm_bank_capacity".to_owned(),

@@ -289,3 +289,17 @@ fn a_hello_costs_one_kvm_run_and_no_other_call() {
         }
     }
 }
+
+#[test]
+fn statistics_name_each_limit_of_memory_by_itself() {
+    let hello = program_with("hello", Threads::AsHostLikes, |recipe| {
+        recipe.max_memory = 32 << 20;
+        recipe.address_space = 64 << 20;
+        recipe.max_request_memory = 16 << 20;
+    });
+    assert_eq!(get(&hello, "/").status(), 200);
+    let machine = hello.statistics().unwrap()["request"]["machines"][0].clone();
+    assert_eq!(machine["vm_main_memory"], 32 << 20);
+    assert_eq!(machine["vm_address_space"], 64 << 20);
+    assert_eq!(machine["vm_bank_capacity"], 16 << 20);
+}

@@ -22,10 +22,14 @@ use support::get;
 
 static ONE_AFTER_THE_OTHER: Mutex<()> = Mutex::new(());
 
+/// One test at a time, from when the machines of the one before are gone: those that no test waits
+/// for end on threads of their own.
 fn alone() -> MutexGuard<'static, ()> {
-    ONE_AFTER_THE_OTHER
+    let alone = ONE_AFTER_THE_OTHER
         .lock()
-        .unwrap_or_else(PoisonError::into_inner)
+        .unwrap_or_else(PoisonError::into_inner);
+    until("earlier machines are gone", || machines() == 0);
+    alone
 }
 
 /// A guest in a file that goes with the test.

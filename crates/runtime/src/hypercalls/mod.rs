@@ -77,6 +77,7 @@ pub(crate) enum Stage<'a> {
 /// What `get_meminfo` tells a program. Bytes.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct MemoryLimits {
+    pub(crate) address_space: u64,
     pub(crate) max_memory: u64,
     pub(crate) max_request_memory: u64,
 }

@@ -40,6 +40,7 @@ impl Guest {
             entry: EntryPoints::default(),
             regs: Regs::default(),
             limits: MemoryLimits {
+                address_space: 32 << 20,
                 max_memory: 1,
                 max_request_memory: 2,
             },
