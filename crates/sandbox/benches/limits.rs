@@ -120,12 +120,13 @@ fn call(program: &Program) {
 /// A fork, against the VM, virtual CPU and memory slot that it consists of.
 fn fork(program: &Program) {
     let kvm = kvm_ioctls::Kvm::new().unwrap();
-    const LEN: usize = 64 << 20;
+    // As much as a fork has: the slot's book-keeping grows with it.
+    let len = program.image.span();
     // SAFETY: a fresh anonymous mapping that lives until the end of the process.
     let memory = unsafe {
         libc::mmap(
             std::ptr::null_mut(),
-            LEN,
+            len as usize,
             libc::PROT_READ | libc::PROT_WRITE,
             libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE,
             -1,
@@ -137,7 +138,7 @@ fn fork(program: &Program) {
             let vm = kvm.create_vm().unwrap();
             let cpu = vm.create_vcpu(0).unwrap();
             let region = kvm_userspace_memory_region {
-                memory_size: LEN as u64,
+                memory_size: len,
                 userspace_addr: memory.addr() as u64,
                 ..Default::default()
             };

@@ -44,6 +44,12 @@ impl Image {
         self.frozen.content_bytes()
     }
 
+    /// Guest-physical bytes of each request VM: what its memory slot spans. Most of them are never
+    /// touched.
+    pub fn span(&self) -> u64 {
+        self.frozen.span()
+    }
+
     /// What the host does where hosts differ.
     pub fn facts(&self) -> &Facts {
         self.host.facts()

@@ -192,6 +192,11 @@ impl Frozen {
         })
     }
 
+    /// Guest-physical bytes of a fork.
+    pub(crate) fn span(&self) -> u64 {
+        self.len
+    }
+
     /// Bytes of the image itself.
     pub fn image_bytes(&self) -> u64 {
         self.source.len()
