@@ -6,6 +6,8 @@
 
 use std::time::Duration;
 
+use crate::outgoing::Outgoing;
+
 /// Which header table of the transaction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Side {
@@ -65,6 +67,10 @@ pub trait Exchange: Send {
     fn unset(&mut self, side: Side, name: &[u8]) -> u32;
     /// `false` when the transaction has no object to be cached.
     fn set_cacheable(&mut self, how: Cacheability) -> bool;
+    /// Where requests go that this one causes.
+    fn outgoing(&self) -> Outgoing {
+        Outgoing::default()
+    }
     /// One line of log, without line break; the runtime bounds number and length.
     fn log(&mut self, severity: Severity, line: &[u8]);
 }

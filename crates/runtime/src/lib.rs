@@ -8,6 +8,7 @@ mod hypercalls;
 mod instance;
 pub mod journal;
 pub mod loader;
+pub mod outgoing;
 mod pool;
 mod program;
 mod random;
