@@ -24,7 +24,9 @@ use crate::program::Phase;
 use crate::recipe::{BinaryKind, Recipe, Threads};
 use crate::runner::{Errand, Runner};
 use crate::slot::{Slot, State};
+use crate::source::Binaries;
 use crate::statistics::{InstanceCounters, SlotCounters};
+use crate::storage::{HandOverError, Storage};
 use crate::warming::Warmer;
 
 /// How long no fork is tried after one failed.
@@ -58,6 +60,7 @@ pub(crate) struct Instance {
     image: Arc<Image>,
     entry: EntryPoints,
     regexes: Regexes,
+    storage: Option<Storage>,
     limits: MemoryLimits,
     max_request_time: Duration,
     own_threads: bool,
@@ -80,11 +83,12 @@ impl Instance {
     /// Starts a program. Runs as long as its `main()` does, on a thread of ours.
     pub(crate) fn start(
         recipe: &Recipe,
-        elf: &[u8],
+        binaries: &Binaries,
         threads: Threads,
         reached: &dyn Fn(Phase),
     ) -> Result<Arc<Self>, StartError> {
         let host = Host::open()?;
+        let elf = binaries.request.as_slice();
         let own_threads = match threads {
             Threads::AsHostLikes => !host.facts().thread_change_is_cheap(),
             Threads::Callers => false,
@@ -134,6 +138,7 @@ impl Instance {
             image,
             entry,
             regexes: desk.regexes,
+            storage: None,
             limits,
             max_request_time: recipe.max_request_time,
             own_threads,
@@ -167,6 +172,20 @@ impl Instance {
 
     pub(crate) fn max_request_time(&self) -> Duration {
         self.max_request_time
+    }
+
+    pub(crate) fn storage(&self) -> Option<&Storage> {
+        self.storage.as_ref()
+    }
+
+    /// Moves the state of this instance's storage to another instance, by both programs' own
+    /// callbacks: how many bytes. Nothing where one side has no storage or no callback.
+    #[allow(dead_code, reason = "live updates are to come")]
+    pub(crate) fn hand_over(&self, to: &Self) -> Result<Option<usize>, HandOverError> {
+        match (&self.storage, &to.storage) {
+            (Some(from), Some(to)) => from.hand_over(to),
+            _ => Ok(None),
+        }
     }
 
     /// What a request body may have.
@@ -325,6 +344,7 @@ fn run_main(
         stage,
         desk: &mut desk,
         limits,
+        storage: None,
     };
     let exit = main
         .run(Instant::now() + recipe.max_boot_time, &mut scene)

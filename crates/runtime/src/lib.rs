@@ -24,6 +24,7 @@ mod serve;
 mod slot;
 mod source;
 mod statistics;
+mod storage;
 mod vcl;
 mod warming;
 
@@ -36,4 +37,6 @@ pub use recorded::Recorded;
 pub use request_abi::Request;
 pub use reservation::Reservation;
 pub use response::{ContentType, Response};
+pub use source::Binaries;
+pub use storage::HandOverError;
 pub use vcl::Vcl;

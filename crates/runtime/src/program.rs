@@ -262,8 +262,8 @@ impl Program {
     }
 
     fn load_once(&self, round: u64) -> Result<Arc<Instance>, StartError> {
-        let (recipe, elf) = self.source.fetch().map_err(StartError::Fetch)?;
-        Instance::start(&recipe, &elf, self.threads, &|phase| {
+        let (recipe, binaries) = self.source.fetch().map_err(StartError::Fetch)?;
+        Instance::start(&recipe, &binaries, self.threads, &|phase| {
             let mut life = self.life.lock();
             if life.round == round {
                 life.phase = phase;

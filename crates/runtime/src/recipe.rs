@@ -4,10 +4,12 @@ use std::time::Duration;
 
 use sandbox::AllowedPath;
 
-/// Where a program's settings and binary come from, each time it is loaded.
+use crate::source::Binaries;
+
+/// Where a program's settings and binaries come from, each time it is loaded.
 pub trait Source: Send + Sync {
     /// May block: it is called on a thread of ours. The error is what an operator reads.
-    fn fetch(&self) -> Result<(Recipe, Vec<u8>), String>;
+    fn fetch(&self) -> Result<(Recipe, Binaries), String>;
 }
 
 /// The settings that matter to the runtime. Sizes are bytes.
@@ -25,12 +27,16 @@ pub struct Recipe {
     pub current_working_directory: Vec<u8>,
     pub max_boot_time: Duration,
     pub max_request_time: Duration,
+    /// For one call into the storage VM.
+    pub max_storage_time: Duration,
     pub max_memory: u64,
     pub address_space: u64,
     pub max_request_memory: u64,
     /// What a request VM keeps of its memory for the next request (`limit_workmem_after_req`).
     pub keep_memory: u64,
     pub executable_heap: bool,
+    /// The program has a storage VM.
+    pub storage: bool,
     /// Request VMs.
     pub concurrency: usize,
     /// Requests that may wait for one of those.
@@ -64,11 +70,13 @@ impl Recipe {
             current_working_directory: b"/".to_vec(),
             max_boot_time: Duration::from_secs(16),
             max_request_time: Duration::from_secs(8),
+            max_storage_time: Duration::from_secs(10),
             max_memory: 256 << 20,
             address_space: 256 << 20,
             max_request_memory: 64 << 20,
             keep_memory: u64::MAX,
             executable_heap: false,
+            storage: false,
             concurrency: 2,
             max_waiting: 1000,
             warmup: None,

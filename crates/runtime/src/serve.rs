@@ -210,6 +210,7 @@ impl Slot {
             stage: Stage::Request(exchange),
             desk: &mut self.desk,
             limits: instance.limits(),
+            storage: instance.storage(),
         };
         go(&mut self.vm, &mut scene)
     }

@@ -15,17 +15,42 @@ use crate::recipe::{Recipe, Source, Warming};
 /// What the guest calls the file that its state is kept in.
 const STATE: &str = "state";
 
+/// A program's executables.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Binaries {
+    /// What requests run.
+    pub request: Vec<u8>,
+    /// What the storage VM runs, where it is another one.
+    pub storage: Option<Vec<u8>>,
+}
+
+impl Binaries {
+    /// The executable of the storage VM.
+    pub fn for_storage(&self) -> &[u8] {
+        self.storage.as_deref().unwrap_or(&self.request)
+    }
+}
+
+impl From<Vec<u8>> for Binaries {
+    fn from(request: Vec<u8>) -> Self {
+        Self {
+            request,
+            storage: None,
+        }
+    }
+}
+
 /// A program as its configuration describes it.
 #[derive(Debug)]
 pub(crate) struct Configured(pub(crate) ProgramConfig);
 
 impl Source for Configured {
-    fn fetch(&self) -> Result<(Recipe, Vec<u8>), String> {
+    fn fetch(&self) -> Result<(Recipe, Binaries), String> {
         let Loaded { bytes, from } = loader::program(&self.0).map_err(|error| error.to_string())?;
         if let Some((severity, line)) = report(&self.0, bytes.len(), from) {
             journal::say(severity, &self.0.name, line.as_bytes());
         }
-        Ok((recipe(&self.0), bytes))
+        Ok((recipe(&self.0), bytes.into()))
     }
 }
 
@@ -84,11 +109,13 @@ fn recipe(config: &ProgramConfig) -> Recipe {
         current_working_directory: settings.current_working_directory.clone().into_bytes(),
         max_boot_time: settings.max_boot_time,
         max_request_time: settings.max_request_time,
+        max_storage_time: settings.max_storage_time,
         max_memory: settings.max_memory,
         address_space: settings.address_space,
         max_request_memory: settings.max_request_memory,
         keep_memory: settings.limit_workmem_after_req,
         executable_heap: settings.executable_heap,
+        storage: settings.storage,
         concurrency: usize::try_from(settings.concurrency).unwrap_or(1),
         max_waiting: usize::try_from(settings.max_queue_length).unwrap_or(usize::MAX),
         warmup: settings.warmup.as_ref().map(warming),
@@ -188,6 +215,8 @@ mod tests {
         let recipe = Recipe::new("x");
         assert_eq!(recipe.max_boot_time, settings.max_boot_time);
         assert_eq!(recipe.max_request_time, settings.max_request_time);
+        assert_eq!(recipe.max_storage_time, settings.max_storage_time);
+        assert_eq!(recipe.storage, settings.storage);
         assert_eq!(recipe.max_memory, settings.max_memory);
         assert_eq!(recipe.address_space, settings.address_space);
         assert_eq!(recipe.max_request_memory, settings.max_request_memory);

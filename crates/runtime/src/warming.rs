@@ -133,6 +133,7 @@ impl Warmer<'_> {
             },
             desk: self.desk,
             limits: self.limits,
+            storage: None,
         };
         match main.run(Instant::now() + time, &mut scene)? {
             Exit::Stopped(_) => Ok(()),

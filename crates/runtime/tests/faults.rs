@@ -7,8 +7,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use runtime::{
-    Cacheability, Exchange, FieldError, Program, Recipe, Recorded, Request, ReserveError, Severity,
-    Side, Source, Threads,
+    Binaries, Cacheability, Exchange, FieldError, Program, Recipe, Recorded, Request, ReserveError,
+    Severity, Side, Source, Threads,
 };
 use support::{BOTH, Fixed, get, get_with, post, program, program_with};
 
@@ -230,7 +230,7 @@ fn requests_that_no_callback_takes_are_refused_in_plain_words() {
 fn a_program_that_does_not_start_says_why_and_is_not_started_over_and_over() {
     struct Broken(AtomicU32);
     impl Source for Broken {
-        fn fetch(&self) -> Result<(Recipe, Vec<u8>), String> {
+        fn fetch(&self) -> Result<(Recipe, Binaries), String> {
             self.0.fetch_add(1, Ordering::SeqCst);
             Err("/no/such/file: not found".to_owned())
         }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use runtime::{Phase, Program, Recipe, Recorded, ReserveError, Source, Threads, Warming};
+use runtime::{Binaries, Phase, Program, Recipe, Recorded, ReserveError, Source, Threads, Warming};
 use support::{BOTH, Fixed, get, post, program_with};
 
 #[test]
@@ -107,11 +107,11 @@ fn callers_that_come_during_the_start_all_get_a_vm() {
 fn an_unloaded_program_finishes_its_requests_and_loads_anew() {
     struct Versions(std::sync::atomic::AtomicU32);
     impl Source for Versions {
-        fn fetch(&self) -> Result<(Recipe, Vec<u8>), String> {
+        fn fetch(&self) -> Result<(Recipe, Binaries), String> {
             let names = ["hello", "echo"];
             let number = self.0.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
             let name = names[usize::try_from(number).unwrap() % 2];
-            Ok((Recipe::new(name), guests::elf(name)))
+            Ok((Recipe::new(name), guests::elf(name).into()))
         }
     }
     let program = Program::new("p", Box::new(Versions(0.into())));

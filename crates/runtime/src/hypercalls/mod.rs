@@ -21,6 +21,7 @@ pub(crate) use respond::Answer;
 
 use crate::exchange::{Exchange, Severity};
 use crate::journal;
+use crate::storage::Storage;
 
 /// What a hypercall came to, if it did not end in a fault.
 pub(crate) enum Reply {
@@ -58,6 +59,9 @@ pub(crate) struct Scene<'a> {
     pub(crate) stage: Stage<'a>,
     pub(crate) desk: &'a mut Desk,
     pub(crate) limits: &'a MemoryLimits,
+    /// The program's storage VM, for those that call into it.
+    #[allow(dead_code, reason = "the calls are to come")]
+    pub(crate) storage: Option<&'a Storage>,
 }
 
 /// Whether the program starts, warms up or answers a request.

@@ -71,6 +71,7 @@ impl Guest {
             stage,
             desk: &mut self.desk,
             limits: &self.limits,
+            storage: None,
         };
         let mut vm = VmCall {
             regs: &mut self.regs,

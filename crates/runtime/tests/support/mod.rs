@@ -6,7 +6,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use runtime::{Program, Recipe, Recorded, Request, Reservation, Response, Source, Threads};
+use runtime::{
+    Binaries, Program, Recipe, Recorded, Request, Reservation, Response, Source, Threads,
+};
 
 /// A binary in memory.
 pub(crate) struct Fixed {
@@ -15,8 +17,8 @@ pub(crate) struct Fixed {
 }
 
 impl Source for Fixed {
-    fn fetch(&self) -> Result<(Recipe, Vec<u8>), String> {
-        Ok((self.recipe.clone(), self.elf.clone()))
+    fn fetch(&self) -> Result<(Recipe, Binaries), String> {
+        Ok((self.recipe.clone(), self.elf.clone().into()))
     }
 }
 
