@@ -5,7 +5,10 @@
 
 use std::ffi::c_int;
 
-use runtime::{Request, ReserveError, Side};
+use runtime::{
+    FieldError, Reservation, Side,
+    chain::{ChainError, Opening},
+};
 
 use crate::{
     body::{self, Undelivered},
@@ -24,11 +27,11 @@ use crate::{
 #[derive(Debug, thiserror::Error)]
 enum Failure {
     #[error(transparent)]
-    NoVm(#[from] ReserveError),
-    #[error(transparent)]
-    Body(#[from] Undelivered),
-    #[error("no room for the response headers: raise workspace_backend or http_max_hdr")]
-    Workspace,
+    NoAnswer(#[from] ChainError<Undelivered>),
+    #[error(
+        "program {program}: no room for the response headers: raise workspace_backend or http_max_hdr"
+    )]
+    Workspace { program: String },
 }
 
 /// `gethdrs` of the director: 0 when the response headers are in beresp.
@@ -68,12 +71,7 @@ unsafe extern "C" fn tk_rs_get_headers(
                 0
             }
             Err(failure) => {
-                let text = match &failure {
-                    // It names the program.
-                    Failure::NoVm(reason) => format!("tinykvm: {reason}"),
-                    _ => format!("tinykvm: program {}: {failure}", call.program.name()),
-                };
-                line(Some(ctx), Tag::FetchError, &text);
+                line(Some(ctx), Tag::FetchError, &format!("tinykvm: {failure}"));
                 -1
             }
         }
@@ -99,25 +97,26 @@ unsafe extern "C" fn tk_rs_finish(ctx: *const ffi::vrt_ctx, _director: *const ff
 }
 
 fn answer(ctx: Context<'_>, call: &Call) -> Result<Held, Failure> {
-    let mut reservation = call.program.reserve()?;
-    body::deliver(ctx, &mut reservation)?;
-
     let mut messages = Messages::new(ctx);
     let method = messages.request_method();
-    let request = Request {
+    let opening = Opening {
         method,
-        url: &call.url,
-        argument: &call.argument,
         content_type: messages
             .value(Side::Request, b"Content-Type")
             .unwrap_or_default(),
+        last_method: None,
     };
-    let response = reservation.handle(&request, &mut messages);
+    let mut body = |reservation: &mut Reservation| body::deliver(ctx, reservation);
+    let outcome = call.chain.run(opening, &mut body, &mut messages)?;
+    let response = &outcome.response;
+    let no_room = || Failure::Workspace {
+        program: call.name().to_owned(),
+    };
 
     // How long the body is, is known here and not to the guest's headers.
     messages.unset_all(Side::Response, b"Content-Length");
     messages.unset_all(Side::Response, b"Transfer-Encoding");
-    put_content_type(&mut messages, &response.content_type)?;
+    put_content_type(&mut messages, &response.content_type).map_err(|_| no_room())?;
     let lifetime = ttl::Plan::announce(ctx, &mut messages, response.status);
 
     let bodiless_status = matches!(response.status, 204 | 304);
@@ -127,30 +126,27 @@ fn answer(ctx: Context<'_>, call: &Call) -> Result<Held, Failure> {
         _ => -1,
     };
     let left = if has_body { response.content_length } else { 0 };
-    let held = Held::new(Answer::new(reservation, lifetime, left));
+    let status = u32::from(response.status);
+    let held = Held::new(Answer::new(outcome, lifetime, left));
     // SAFETY: a valid context of a backend task; the caller keeps `held` in the task, which
     // outlives the filter.
     let refused = unsafe {
         ffi::tk_respond(
             ctx.raw(),
-            u32::from(response.status),
+            status,
             c_int::from(has_body),
             length,
             held.source(),
         )
     } != 0;
-    if refused {
-        Err(Failure::Workspace)
-    } else {
-        Ok(held)
-    }
+    if refused { Err(no_room()) } else { Ok(held) }
 }
 
-fn put_content_type(messages: &mut Messages<'_>, value: &[u8]) -> Result<(), Failure> {
+fn put_content_type(messages: &mut Messages<'_>, value: &[u8]) -> Result<(), FieldError> {
     messages.unset_all(Side::Response, b"Content-Type");
     if value.is_empty() {
         return Ok(());
     }
     let field = [b"Content-Type: ", value].concat();
-    messages.append_own(&field).map_err(|_| Failure::Workspace)
+    messages.append_own(&field)
 }

@@ -6,7 +6,10 @@ use std::{
     ptr, thread,
 };
 
-use runtime::config::ConfigError;
+use runtime::{
+    chain::{Chain, Item},
+    config::ConfigError,
+};
 
 use crate::{
     context::{Context, Place, string},
@@ -293,9 +296,11 @@ fn use_program(
         .ok_or("the VCL is being cooled or discarded")?;
     task.remember(Call {
         director,
-        program,
-        url: url.into(),
-        argument: argument.into(),
+        chain: Chain::of(Item::Program {
+            program,
+            url: url.into(),
+            argument: argument.into(),
+        }),
     });
     Ok(director.raw())
 }

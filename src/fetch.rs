@@ -5,65 +5,42 @@
 
 use std::{
     ffi::{c_int, c_void},
-    ptr::{self, NonNull},
+    ptr::NonNull,
+    slice,
 };
 
-use runtime::Reservation;
+use runtime::{PullError, chain::Outcome};
 
 use crate::{context::Context, ffi, guard::guard, ttl};
 
-/// A request VM that has answered, and how far its body is handed over.
+/// An answer, and how far its body is handed over.
 #[derive(Debug)]
 pub(crate) struct Answer {
-    reservation: Reservation,
+    outcome: Outcome,
     lifetime: Option<ttl::Plan>,
-    piece: usize,
-    offset: usize,
     /// Bytes that are still to be handed over.
     left: u64,
 }
 
 impl Answer {
     /// `len` is 0 for a response that has no body, whatever the guest handed over.
-    pub(crate) fn new(reservation: Reservation, lifetime: Option<ttl::Plan>, len: u64) -> Self {
+    pub(crate) fn new(outcome: Outcome, lifetime: Option<ttl::Plan>, len: u64) -> Self {
         Self {
-            reservation,
+            outcome,
             lifetime,
-            piece: 0,
-            offset: 0,
             left: len,
         }
     }
 
-    /// Copies up to `room` bytes to `to`, answers how many.
-    ///
-    /// # Safety
-    /// `to` points to `room` writable bytes that belong to the caller.
-    unsafe fn copy(&mut self, to: *mut u8, room: usize) -> usize {
-        let mut done = 0;
-        while done < room && self.left > 0 {
-            let Some(piece) = self.reservation.body().get(self.piece) else {
-                break;
-            };
-            let rest = piece.len.saturating_sub(self.offset);
-            let bounded = usize::try_from(self.left).unwrap_or(usize::MAX);
-            let len = rest.min(room.saturating_sub(done)).min(bounded);
-            let from = piece.ptr.wrapping_add(self.offset);
-            let into = to.wrapping_add(done);
-            // SAFETY: `from` is inside the piece, which the reservation keeps mapped and whose VM
-            // does not run; `into` has `room - done` bytes left and is not guest memory.
-            unsafe { ptr::copy_nonoverlapping(from, into, len) };
-            done = done.saturating_add(len);
-            self.left = self
-                .left
-                .saturating_sub(u64::try_from(len).unwrap_or(u64::MAX));
-            self.offset = self.offset.saturating_add(len);
-            if self.offset >= piece.len {
-                self.piece = self.piece.saturating_add(1);
-                self.offset = 0;
-            }
-        }
-        done
+    /// Copies what there is room for, answers how many bytes.
+    fn copy(&mut self, to: &mut [u8]) -> Result<usize, PullError> {
+        let bounded = usize::try_from(self.left).unwrap_or(usize::MAX);
+        let room = to.len().min(bounded);
+        let len = self.outcome.pull(to.get_mut(..room).unwrap_or_default())?;
+        self.left = self
+            .left
+            .saturating_sub(u64::try_from(len).unwrap_or(u64::MAX));
+        Ok(len)
     }
 }
 
@@ -129,12 +106,19 @@ unsafe extern "C" fn tk_rs_body_pull(
     let Some(written) = (unsafe { written.as_mut() }) else {
         return ffi::TK_PULL_FAILED;
     };
+    if to.is_null() {
+        return ffi::TK_PULL_FAILED;
+    }
+    // SAFETY: varnishd offers `room` bytes of its storage at `to`, to us alone during this call.
+    let to = unsafe { slice::from_raw_parts_mut(to.cast::<u8>(), room) };
     guard(None, ffi::TK_PULL_FAILED, || {
-        // SAFETY: varnishd offers `room` bytes of its storage at `to`.
-        *written = unsafe { answer.copy(to.cast(), room) };
+        let Ok(len) = answer.copy(to) else {
+            return ffi::TK_PULL_FAILED;
+        };
+        *written = len;
         match (answer.left, *written) {
             (0, _) => ffi::TK_PULL_END,
-            // Fewer bytes in pieces than announced: our own mistake, never a short body.
+            // Fewer bytes than announced: our own mistake, never a short body.
             (_, 0) if room > 0 => ffi::TK_PULL_FAILED,
             _ => ffi::TK_PULL_MORE,
         }

@@ -3,9 +3,9 @@
 //! Guards: the strings and the request VM of a task are seen by that task alone. A director is
 //! only a key here, so one that is used after its task or after a rollback finds nothing.
 
-use std::{ffi::c_void, sync::Arc};
+use std::ffi::c_void;
 
-use runtime::Program;
+use runtime::chain::Chain;
 
 use crate::{context::Context, fetch::Held, ffi, guard::guard, state::Director};
 
@@ -13,9 +13,15 @@ use crate::{context::Context, fetch::Held, ffi, guard::guard, state::Director};
 #[derive(Debug)]
 pub(crate) struct Call {
     pub(crate) director: Director,
-    pub(crate) program: Arc<Program>,
-    pub(crate) url: Box<[u8]>,
-    pub(crate) argument: Box<[u8]>,
+    /// Ends with the program that was asked for.
+    pub(crate) chain: Chain,
+}
+
+impl Call {
+    /// The name of the program that answers.
+    pub(crate) fn name(&self) -> &str {
+        self.chain.last().map_or("", |link| link.item.name())
+    }
 }
 
 #[derive(Debug, Default)]
@@ -47,7 +53,7 @@ impl Task {
     pub(crate) fn uses(&self, program: &[u8]) -> usize {
         self.calls
             .iter()
-            .filter(|call| call.program.name().as_bytes() == program)
+            .filter(|call| call.name().as_bytes() == program)
             .count()
     }
 

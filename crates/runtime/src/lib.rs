@@ -1,6 +1,7 @@
 //! Programs: configuration, life cycle, pools of request VMs, hypercalls, registry.
 
 mod body;
+pub mod chain;
 pub mod config;
 mod exchange;
 mod fields;
@@ -35,7 +36,7 @@ pub use program::{Phase, Program, ReserveError};
 pub use recipe::{Recipe, Source, Threads, Warming};
 pub use recorded::Recorded;
 pub use request_abi::Request;
-pub use reservation::Reservation;
+pub use reservation::{PullError, Reservation};
 pub use response::{ContentType, Response};
 pub use source::Binaries;
 pub use storage::HandOverError;

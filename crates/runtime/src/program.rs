@@ -154,13 +154,17 @@ impl Program {
 
     /// A request VM for one request. Waits for the program to start and for a VM to be free.
     pub fn reserve(self: &Arc<Self>) -> Result<Reservation, ReserveError> {
-        let current = self.current.read().clone();
-        if let Some(instance) = current
-            && let Some(slot) = instance.try_take()
-        {
-            return Ok(Reservation::new(slot, instance));
+        match self.try_reserve() {
+            Some(reservation) => Ok(reservation),
+            None => self.reserve_patiently(),
         }
-        self.reserve_patiently()
+    }
+
+    /// A request VM, if the program is loaded and one is free.
+    pub fn try_reserve(&self) -> Option<Reservation> {
+        let instance = self.current.read().clone()?;
+        let slot = instance.try_take()?;
+        Some(Reservation::new(slot, instance))
     }
 
     fn reserve_patiently(self: &Arc<Self>) -> Result<Reservation, ReserveError> {

@@ -4,6 +4,7 @@
 //! reservation has been wiped or is thrown away.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::ptr;
 use std::sync::Arc;
 
 use sandbox::Piece;
@@ -21,6 +22,15 @@ use crate::slot::{Slot, State};
 pub struct Reservation {
     slot: Option<Box<Slot>>,
     instance: Arc<Instance>,
+    /// How far the response body is read: the piece, and the byte in it.
+    read: (usize, usize),
+}
+
+/// Why the rest of a response body cannot be had.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum PullError {
+    #[error("the response body is gone")]
+    Gone,
 }
 
 impl Reservation {
@@ -28,6 +38,7 @@ impl Reservation {
         Self {
             slot: Some(slot),
             instance,
+            read: (0, 0),
         }
     }
 
@@ -73,6 +84,28 @@ impl Reservation {
             Some(slot) if slot.state == State::Served => slot.desk.answer.pieces(),
             _ => &[],
         }
+    }
+
+    /// Copies the next bytes of the response body, as many as there is room for, and answers how
+    /// many; 0 at the end.
+    pub fn pull(&mut self, into: &mut [u8]) -> Result<usize, PullError> {
+        let mut done = 0;
+        let (mut piece, mut offset) = self.read;
+        while let (Some(room), Some(from)) = (into.get_mut(done..), self.body().get(piece)) {
+            let len = from.len.saturating_sub(offset).min(room.len());
+            // SAFETY: the bytes are inside the piece, which is mapped until the reservation is
+            // dropped and does not change while the VM does not run; `room` is no guest memory.
+            unsafe {
+                ptr::copy_nonoverlapping(from.ptr.wrapping_add(offset), room.as_mut_ptr(), len);
+            }
+            (done, offset) = (done.saturating_add(len), offset.saturating_add(len));
+            if offset < from.len {
+                break;
+            }
+            (piece, offset) = (piece.saturating_add(1), 0);
+        }
+        self.read = (piece, offset);
+        Ok(done)
     }
 
     /// Runs code of ours on the slot; a panic in there poisons it.

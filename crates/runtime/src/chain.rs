@@ -1,0 +1,307 @@
+//! Programs in a row: each takes the answer of the one before as its request body.
+//!
+//! ```text
+//! request --> item --answer as POST--> item --answer as POST--> item --> outcome
+//!               \--status >= threshold: that answer is the outcome
+//! ```
+//!
+//! Guards: nobody waits for a request VM while he holds another. When the next program has none
+//! free, the data is copied out first and the VM that held it is given back: requests through
+//! a, b and requests through b, a cannot block each other, nor can a chain block itself that uses
+//! a program of one VM twice. Each item gets a VM that has been reset.
+
+use std::sync::Arc;
+
+use crate::body::BodyError;
+use crate::exchange::{Exchange, Severity};
+use crate::program::{Program, ReserveError};
+use crate::request_abi::Request;
+use crate::reservation::{PullError, Reservation};
+use crate::response::Response;
+
+/// Items of a chain, the last one included.
+pub const MOST_LINKS: usize = 16;
+/// Bytes that go from one VM to the next at once.
+const CHUNK: usize = 64 << 10;
+/// What the host holds for a chain while it waits for a VM.
+const MOST_HELD: u64 = 512 << 20;
+
+/// What an item of a chain is.
+#[derive(Debug, Clone)]
+pub enum Item {
+    Program {
+        program: Arc<Program>,
+        url: Box<[u8]>,
+        argument: Box<[u8]>,
+    },
+    /// A request to this very server, only as the first item.
+    Fetch {
+        path: Box<[u8]>,
+        headers: Box<[Box<[u8]>]>,
+    },
+}
+
+impl Item {
+    pub fn name(&self) -> &str {
+        match self {
+            Self::Program { program, .. } => program.name(),
+            Self::Fetch { .. } => "fetch",
+        }
+    }
+}
+
+/// An item in its place.
+#[derive(Debug, Clone)]
+pub struct Link {
+    pub item: Item,
+    /// An answer whose status is this or more ends the chain.
+    pub threshold: i64,
+}
+
+impl Link {
+    /// Whatever is answered does not end the chain.
+    pub const NEVER: i64 = i64::MAX;
+}
+
+/// Items in the order in which they run. A plain value: it belongs to whoever holds it.
+#[derive(Debug, Clone, Default)]
+pub struct Chain {
+    links: Vec<Link>,
+}
+
+/// The chain has [`MOST_LINKS`] items already.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("a chain has at most {MOST_LINKS} items, the last one included")]
+pub struct TooLong;
+
+/// What the first and the last program see of the transaction.
+#[derive(Debug, Clone, Copy)]
+pub struct Opening<'a> {
+    pub method: &'a [u8],
+    pub content_type: &'a [u8],
+    /// The method that the last program sees, if not the usual one.
+    pub last_method: Option<&'a [u8]>,
+}
+
+/// What came of a chain.
+#[derive(Debug)]
+pub struct Outcome {
+    pub response: Response,
+    /// The VM that has the body. Without one the host has it.
+    pub reservation: Option<Reservation>,
+    /// A threshold was reached.
+    pub broken: bool,
+    held: Vec<u8>,
+    read: usize,
+}
+
+/// Why a chain has no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum ChainError<E> {
+    #[error(transparent)]
+    NoVm(#[from] ReserveError),
+    #[error("program {program}: {error}")]
+    Body { program: String, error: E },
+    #[error("program {to} does not get the answer of {from}: {error}")]
+    Transfer {
+        from: String,
+        to: String,
+        error: TransferError,
+    },
+    #[error("chain: the item fetch is not there yet")]
+    NoFetch,
+    #[error("chain: there is no item")]
+    Empty,
+}
+
+/// Why data did not get from one item to the next.
+#[derive(Debug, thiserror::Error)]
+pub enum TransferError {
+    #[error(transparent)]
+    Refused(#[from] BodyError),
+    #[error(transparent)]
+    Lost(#[from] PullError),
+    #[error("{len} bytes are more than the host holds while it waits for a request VM")]
+    TooLarge { len: u64 },
+}
+
+impl Chain {
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// A chain of one, which no status ends.
+    pub fn of(item: Item) -> Self {
+        let threshold = Link::NEVER;
+        Self {
+            links: vec![Link { item, threshold }],
+        }
+    }
+
+    pub fn len(&self) -> usize {
+        self.links.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.links.is_empty()
+    }
+
+    pub fn push(&mut self, link: Link) -> Result<(), TooLong> {
+        if self.links.len() >= MOST_LINKS {
+            return Err(TooLong);
+        }
+        self.links.push(link);
+        Ok(())
+    }
+
+    /// The last item.
+    pub fn last(&self) -> Option<&Link> {
+        self.links.last()
+    }
+
+    /// Runs all items. `first_body` hands the request body to the first program.
+    pub fn run<E>(
+        &self,
+        opening: Opening<'_>,
+        first_body: &mut dyn FnMut(&mut Reservation) -> Result<(), E>,
+        exchange: &mut dyn Exchange,
+    ) -> Result<Outcome, ChainError<E>> {
+        let mut before: Option<(&Item, Outcome)> = None;
+        for (position, link) in self.links.iter().enumerate() {
+            let last = position + 1 == self.links.len();
+            let Item::Program {
+                program,
+                url,
+                argument,
+            } = &link.item
+            else {
+                return Err(ChainError::NoFetch);
+            };
+            let reservation = match &mut before {
+                None => {
+                    let mut reservation = program.reserve()?;
+                    first_body(&mut reservation).map_err(|error| ChainError::Body {
+                        program: program.name().to_owned(),
+                        error,
+                    })?;
+                    reservation
+                }
+                Some((from, outcome)) => {
+                    let lost = |error| ChainError::Transfer {
+                        from: from.name().to_owned(),
+                        to: program.name().to_owned(),
+                        error,
+                    };
+                    let mut reservation = match program.try_reserve() {
+                        Some(reservation) => reservation,
+                        None => {
+                            outcome.detach().map_err(lost)?;
+                            program.reserve()?
+                        }
+                    };
+                    outcome.hand_over(&mut reservation).map_err(lost)?;
+                    reservation
+                }
+            };
+            let usual = match before {
+                None => opening.method,
+                Some(_) => b"POST",
+            };
+            let content_type = match &before {
+                None => opening.content_type,
+                Some((_, outcome)) => &*outcome.response.content_type,
+            };
+            let request = Request {
+                method: opening.last_method.filter(|_| last).unwrap_or(usual),
+                url,
+                argument,
+                content_type,
+            };
+            let outcome = Outcome::of(reservation, &request, exchange, link.threshold);
+            if outcome.broken {
+                if !last {
+                    let (program, status) = (program.name(), outcome.response.status);
+                    let line = format!("chain: {program} answered {status}, which ends the chain");
+                    exchange.log(Severity::Error, line.as_bytes());
+                }
+                return Ok(outcome);
+            }
+            before = Some((&link.item, outcome));
+        }
+        before.map(|(_, outcome)| outcome).ok_or(ChainError::Empty)
+    }
+}
+
+impl Outcome {
+    fn of(
+        mut reservation: Reservation,
+        request: &Request<'_>,
+        exchange: &mut dyn Exchange,
+        threshold: i64,
+    ) -> Self {
+        let response = reservation.handle(request, exchange);
+        Self {
+            broken: i64::from(response.status) >= threshold,
+            response,
+            reservation: Some(reservation),
+            held: Vec::new(),
+            read: 0,
+        }
+    }
+
+    /// The next bytes of the body, as many as there is room for; 0 at the end.
+    pub fn pull(&mut self, into: &mut [u8]) -> Result<usize, PullError> {
+        if let Some(reservation) = &mut self.reservation {
+            return reservation.pull(into);
+        }
+        let rest = self.held.get(self.read..).unwrap_or_default();
+        let len = rest.len().min(into.len());
+        if let (Some(to), Some(from)) = (into.get_mut(..len), rest.get(..len)) {
+            to.copy_from_slice(from);
+        }
+        self.read = self.read.saturating_add(len);
+        Ok(len)
+    }
+
+    /// Copies what is left of the body to the host and gives the VM back.
+    pub fn detach(&mut self) -> Result<(), TransferError> {
+        let Some(mut reservation) = self.reservation.take() else {
+            return Ok(());
+        };
+        let len = self.response.content_length;
+        if len > MOST_HELD {
+            return Err(TransferError::TooLarge { len });
+        }
+        let room = usize::try_from(len).unwrap_or(usize::MAX);
+        let mut held = vec![0; room];
+        let mut filled = 0;
+        while let Some(rest) = held.get_mut(filled..).filter(|rest| !rest.is_empty()) {
+            match reservation.pull(rest)? {
+                0 => break,
+                count => filled = filled.saturating_add(count),
+            }
+        }
+        held.truncate(filled);
+        (self.held, self.read) = (held, 0);
+        Ok(())
+    }
+
+    /// Makes the body the request body of another VM, and gives the own one back.
+    fn hand_over(&mut self, to: &mut Reservation) -> Result<(), TransferError> {
+        to.begin_body(Some(self.response.content_length))?;
+        if self.reservation.is_none() {
+            let held = std::mem::take(&mut self.held);
+            return Ok(to.push_body(&held)?);
+        }
+        let len = usize::try_from(self.response.content_length).unwrap_or(usize::MAX);
+        let mut chunk = vec![0; len.min(CHUNK)];
+        loop {
+            match self.pull(&mut chunk)? {
+                0 => break,
+                count => to.push_body(chunk.get(..count).unwrap_or_default())?,
+            }
+        }
+        self.reservation = None;
+        Ok(())
+    }
+}
