@@ -39,6 +39,12 @@ impl Image {
         Vm::fork(Arc::clone(self))
     }
 
+    /// A VM for state that outlives a request: it is called again and again without a reset, and
+    /// may write the files that the main VM may.
+    pub fn fork_to_last(self: &Arc<Self>) -> Result<Vm, HostError> {
+        Vm::fork_to_last(Arc::clone(self))
+    }
+
     /// Bytes of memory that the image takes, once for all its forks.
     pub fn bytes(&self) -> u64 {
         self.frozen.content_bytes()

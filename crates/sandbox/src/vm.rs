@@ -7,6 +7,7 @@ use crate::address::{GuestPhys, GuestVirt, PAGE_SIZE};
 use crate::entry::Frame;
 use crate::image::Image;
 use crate::kvm::HostError;
+use crate::linux::Process;
 use crate::machine::{Counters, Exit, Machine, MemoryLimit, return_address};
 use crate::memory::{AccessError, AccessKind, Wiped};
 use crate::{Fault, Hypercalls, Memory, Regs};
@@ -25,9 +26,19 @@ pub struct Vm {
 
 impl Vm {
     pub(crate) fn fork(image: Arc<Image>) -> Result<Self, HostError> {
+        let process = image.process.fork();
+        Self::fork_with(image, process)
+    }
+
+    pub(crate) fn fork_to_last(image: Arc<Image>) -> Result<Self, HostError> {
+        let process = image.process.fork_to_last();
+        Self::fork_with(image, process)
+    }
+
+    fn fork_with(image: Arc<Image>, process: Process) -> Result<Self, HostError> {
         let memory = image.frozen.fork()?;
         let limit = MemoryLimit::Dirty(image.limits.memory);
-        let machine = Machine::new(&image.host, memory, image.process.fork(), limit)?;
+        let machine = Machine::new(&image.host, memory, process, limit)?;
         Ok(Self {
             machine,
             frame: Frame::new(&image.host),
@@ -153,6 +164,13 @@ impl Vm {
             self.machine.memory.write(end, &[0])?;
         }
         Ok(at)
+    }
+
+    /// Makes room for another call's data and output, and leaves everything else as the last call
+    /// left it: for VMs that are not reset between calls.
+    pub fn begin_next_call(&mut self) {
+        self.area_next = self.image.frozen.request_area().start;
+        self.machine.process.renew_output();
     }
 
     /// Makes the VM look as forked again. After an error it must be thrown away.

@@ -132,6 +132,20 @@ impl Process {
         }
     }
 
+    /// The process of a VM that keeps what it is told: as `fork`, with this one's right to write.
+    pub(crate) fn fork_to_last(&self) -> Self {
+        Self {
+            may_write: self.may_write,
+            ..self.fork()
+        }
+    }
+
+    /// Lets the process print as much again as after a fork.
+    pub(crate) fn renew_output(&mut self) {
+        self.output_left = OUTPUT_BUDGET;
+        self.output_cut = false;
+    }
+
     /// Undoes everything since the fork from `frozen`. What was opened since is closed.
     pub(crate) fn reset_to(&mut self, frozen: &Self) {
         let Self {

@@ -1,0 +1,98 @@
+//! VMs that keep their state from call to call: what a program's storage is made of.
+
+mod common;
+
+use common::{MIB, Program, config, soon};
+use sandbox::{Action, AllowedPath, Exit, GuestVirt, Hypercalls, RequestLimits, Vm, VmCall};
+use tinykvm_sys::abi;
+
+/// Stops the VM where it says something; counts what it prints.
+#[derive(Default)]
+struct Listener {
+    said: Vec<Vec<u8>>,
+    printed: usize,
+}
+
+impl Hypercalls for Listener {
+    fn hypercall(&mut self, vm: &mut VmCall<'_>, number: u32) -> Action {
+        let (at, len) = (GuestVirt::new(vm.regs.rdi), vm.regs.rsi);
+        match number {
+            abi::TINYKVM_CALL_STORAGE_RETURN | abi::TINYKVM_CALL_STORAGE_NORETURN => {
+                self.said.push(vm.memory.read_bytes(at, len, 4096).unwrap());
+                Action::Stop
+            }
+            other => panic!("hypercall {other:#x}"),
+        }
+    }
+
+    fn output(&mut self, _stream: u8, text: &[u8]) {
+        self.printed += text.len();
+    }
+}
+
+/// A program that may write one file, which does not exist yet.
+fn boot(file: &str) -> (Program, std::path::PathBuf) {
+    let path = std::env::temp_dir().join(format!("tinykvm-{}-{file}", std::process::id()));
+    let _ = std::fs::remove_file(&path);
+    let mut config = config("keeps");
+    config.paths = vec![AllowedPath {
+        guest: b"/state".to_vec(),
+        host: path.clone(),
+        writable: true,
+        ..AllowedPath::default()
+    }];
+    config.request = RequestLimits {
+        memory: 16 * MIB,
+        keep: 0,
+    };
+    let program = Program::boot_file(&guests::elf("keeps"), &config).unwrap();
+    (program, path)
+}
+
+/// Calls `keep` once, to its end: what it said.
+fn keep(vm: &mut Vm, function: u64) -> String {
+    let mut listener = Listener::default();
+    vm.begin_next_call();
+    let exit = vm.call(GuestVirt::new(function), &[], soon(), &mut listener);
+    assert_eq!(exit, Ok(Exit::Stopped(abi::TINYKVM_CALL_STORAGE_RETURN)));
+    let exit = vm.continue_from_stop(soon(), &mut listener);
+    assert!(matches!(exit, Ok(Exit::Returned { .. })), "{exit:?}");
+    String::from_utf8(listener.said.remove(0)).unwrap()
+}
+
+#[test]
+fn a_lasting_vm_keeps_memory_mappings_and_the_right_to_write_and_its_functions_return() {
+    let (program, path) = boot("lasting");
+    let mut vm = program.image.fork_to_last().unwrap();
+    for number in 1..=3 {
+        let expected = format!("{number} {number} 1 {}", number - 1);
+        assert_eq!(keep(&mut vm, program.entries[6]), expected);
+    }
+    assert_eq!(std::fs::read(&path).unwrap(), b"xxx");
+    // A request VM of the same image shares nothing with it and may not write.
+    let mut request = program.image.fork().unwrap();
+    assert_eq!(keep(&mut request, program.entries[6]), "1 1 -1 0");
+    // Another one starts from the image.
+    let mut other = program.image.fork_to_last().unwrap();
+    assert_eq!(keep(&mut other, program.entries[6]), "1 1 1 0");
+    assert_eq!(keep(&mut vm, program.entries[6]), "4 4 1 3");
+    std::fs::remove_file(&path).unwrap();
+}
+
+#[test]
+fn each_call_of_a_lasting_vm_has_room_for_data_and_output_of_its_own() {
+    let (program, _) = boot("room");
+    let mut vm = program.image.fork_to_last().unwrap();
+    let mut places = Vec::new();
+    for _ in 0..3 {
+        vm.begin_next_call();
+        places.push(vm.request_alloc(200 << 10).unwrap());
+        assert!(vm.request_alloc(200 << 10).is_err());
+        let mut listener = Listener::default();
+        let function = GuestVirt::new(program.entries[7]);
+        vm.call(function, &[], soon(), &mut listener).unwrap();
+        assert_eq!(listener.printed, 1 << 20);
+    }
+    places.dedup();
+    assert_eq!(places.len(), 1);
+}
