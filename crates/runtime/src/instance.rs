@@ -54,6 +54,17 @@ pub enum StartError {
     Panicked,
 }
 
+impl StartError {
+    /// Whether another build of the program might have started.
+    pub(crate) fn is_the_programs(&self) -> bool {
+        match self {
+            Self::Boot(error) => !matches!(error, BootError::Host(_)),
+            Self::Main { .. } | Self::DidNotWait => true,
+            Self::Fetch(_) | Self::Host(_) | Self::Thread(_) | Self::Lost | Self::Panicked => false,
+        }
+    }
+}
+
 #[derive(Debug)]
 pub(crate) struct Instance {
     name: String,

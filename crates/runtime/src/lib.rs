@@ -26,6 +26,7 @@ mod slot;
 mod source;
 mod statistics;
 mod storage;
+mod update;
 mod vcl;
 mod warming;
 
@@ -40,4 +41,5 @@ pub use reservation::{PullError, Reservation};
 pub use response::{ContentType, Response};
 pub use source::Binaries;
 pub use storage::HandOverError;
+pub use update::{Stored, UpdateError, Updated};
 pub use vcl::Vcl;

@@ -4,6 +4,7 @@
 //! ```text
 //! Unloaded --first use, start--> Loading --> Serving --unload--> Unloaded
 //!                                   \--> Failed --after a pause that doubles, next use--> Loading
+//! any of these --live update--> Serving
 //! ```
 //!
 //! Guards: one thread loads; callers wait for it no longer than their patience; an instance that
@@ -22,6 +23,7 @@ use crate::journal;
 use crate::pool::Busy;
 use crate::recipe::{Source, Threads};
 use crate::reservation::Reservation;
+use crate::update::Updates;
 
 /// How long a caller waits for a program to start and for a slot, together.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -42,6 +44,12 @@ pub enum Phase {
     Frozen,
     Serving,
     Failed,
+}
+
+impl Phase {
+    fn is_loading(self) -> bool {
+        matches!(self, Self::Loading | Self::Warming | Self::Frozen)
+    }
 }
 
 /// Why there is no request VM for a request.
@@ -70,12 +78,15 @@ pub struct Program {
     current: RwLock<Option<Arc<Instance>>>,
     life: Mutex<Life>,
     changed: Condvar,
+    pub(crate) updates: Updates,
 }
 
 struct Life {
     phase: Phase,
-    /// Counts unloads, so that a load that was overtaken by one is not used.
+    /// Counts unloads and live updates, so that a load that was overtaken by one is not used.
     round: u64,
+    /// There is a thread that loads.
+    loading: bool,
     failures: u32,
     /// After a failed start: why, and when to try again.
     failed: Option<(Arc<str>, Instant)>,
@@ -96,6 +107,7 @@ impl Program {
         let life = Life {
             phase: Phase::Unloaded,
             round: 0,
+            loading: false,
             failures: 0,
             failed: None,
         };
@@ -107,6 +119,7 @@ impl Program {
             current: RwLock::new(None),
             life: Mutex::new(life),
             changed: Condvar::new(),
+            updates: Updates::default(),
         })
     }
 
@@ -208,7 +221,7 @@ impl Program {
                         reason,
                     });
                 }
-                (Phase::Loading | Phase::Warming | Phase::Frozen, _) => {}
+                (phase, _) if phase.is_loading() => {}
                 _ => {
                     self.begin(&mut life);
                     continue;
@@ -224,11 +237,16 @@ impl Program {
     /// Has a thread load the program.
     fn begin(self: &Arc<Self>, life: &mut Life) {
         life.phase = Phase::Loading;
+        // One that was overtaken sees that it is wanted again.
+        if std::mem::replace(&mut life.loading, true) {
+            return;
+        }
         let program = Arc::clone(self);
         let spawned = thread::Builder::new()
             .name("tinykvm-load".to_owned())
             .spawn(move || program.load());
         if let Err(error) = spawned {
+            life.loading = false;
             self.fail(life, &StartError::Thread(error));
         }
     }
@@ -241,14 +259,23 @@ impl Program {
                 .unwrap_or(Err(StartError::Panicked));
             let mut life = self.life.lock();
             if life.round != round {
-                // Unloaded meanwhile: what was loaded may be of yesterday.
-                life.phase = Phase::Loading;
+                // Unloaded meanwhile: what was loaded may be of yesterday. Or updated: what was
+                // loaded is.
+                let wanted = life.phase.is_loading();
+                life.loading = wanted;
+                if wanted {
+                    life.phase = Phase::Loading;
+                }
                 drop(life);
                 if let Ok(instance) = result {
                     instance.retire();
                 }
-                continue;
+                if wanted {
+                    continue;
+                }
+                return;
             }
+            life.loading = false;
             match result {
                 Ok(instance) => {
                     life.phase = Phase::Serving;
@@ -266,7 +293,8 @@ impl Program {
     }
 
     fn load_once(&self, round: u64) -> Result<Arc<Instance>, StartError> {
-        let (recipe, binaries) = self.source.fetch().map_err(StartError::Fetch)?;
+        let recipe = self.source.recipe().map_err(StartError::Fetch)?;
+        let binaries = self.source.binaries().map_err(StartError::Fetch)?;
         Instance::start(&recipe, &binaries, self.threads, &|phase| {
             let mut life = self.life.lock();
             if life.round == round {
@@ -298,6 +326,36 @@ impl Program {
             *current = None;
             self.fail(&mut life, &StartError::Lost);
         }
+    }
+
+    /// Makes an instance that a live update has started the one that serves, whatever the program
+    /// was doing. The old one finishes its requests, and those who waited for one of its VMs get
+    /// one of the new.
+    pub(crate) fn install(&self, fresh: Arc<Instance>) {
+        let old = {
+            let mut life = self.life.lock();
+            life.round += 1;
+            life.phase = Phase::Serving;
+            life.failures = 0;
+            life.failed = None;
+            self.current.write().replace(fresh)
+        };
+        self.changed.notify_all();
+        if let Some(old) = old {
+            discard(old);
+        }
+    }
+
+    pub(crate) fn source(&self) -> &dyn Source {
+        &*self.source
+    }
+
+    pub(crate) fn threads(&self) -> Threads {
+        self.threads
+    }
+
+    pub(crate) fn patience(&self) -> Duration {
+        self.patience
     }
 
     /// The instance that serves, if one does.

@@ -5,11 +5,21 @@ use std::time::Duration;
 use sandbox::AllowedPath;
 
 use crate::source::Binaries;
+use crate::update::Stored;
 
-/// Where a program's settings and binaries come from, each time it is loaded.
+/// Where a program's settings and binaries come from, each time it is started. All of it may
+/// block: it is called on threads of ours. Errors are what an operator reads.
 pub trait Source: Send + Sync {
-    /// May block: it is called on a thread of ours. The error is what an operator reads.
-    fn fetch(&self) -> Result<(Recipe, Binaries), String>;
+    /// The settings; what they ask for besides the binaries is there when this returns.
+    fn recipe(&self) -> Result<Recipe, String>;
+
+    /// What a load starts from. A live update brings its own.
+    fn binaries(&self) -> Result<Binaries, String>;
+
+    /// Keeps what a live update has brought where the next load finds it, if there is such a place.
+    fn keep(&self, _binaries: &Binaries) -> Stored {
+        Stored::No
+    }
 }
 
 /// The settings that matter to the runtime. Sizes are bytes.

@@ -8,6 +8,7 @@ use crate::hypercalls::Entry;
 use crate::instance::Instance;
 use crate::program::Program;
 use crate::statistics::SlotValues;
+use crate::update::Updates;
 
 impl Program {
     /// The statistics of the loaded instance; nothing where there is none.
@@ -41,13 +42,13 @@ impl Program {
         let exceptions = sum.exceptions + sum.exception_oom + sum.exception_mem;
         totals.insert("exceptions".to_owned(), json!(exceptions));
         Some(sorted(json!({
-            "program": program(&instance, &sum),
+            "program": program(&instance, &sum, &self.updates),
             "request": { "machines": machines, "totals": totals },
         })))
     }
 }
 
-fn program(instance: &Instance, sum: &SlotValues) -> Value {
+fn program(instance: &Instance, sum: &SlotValues, updates: &Updates) -> Value {
     let (kind, size) = instance.binary();
     let (values, depth, entry) = (
         instance.counters.values(),
@@ -68,8 +69,8 @@ fn program(instance: &Instance, sum: &SlotValues) -> Value {
             "live_update_deserialize": entry.address(Entry::LiveRestore),
             "socket_pause_resume_api": entry.address(Entry::SocketPause),
         },
-        "live_updates": 0,
-        "live_update_transfer_bytes": 0,
+        "live_updates": updates.count(),
+        "live_update_transfer_bytes": updates.transferred(),
         "reservation_time": seconds(sum.reservation_time),
         "reservation_timeouts": values.reservation_timeouts,
         "reservation_refused": values.reservation_refused,

@@ -45,12 +45,16 @@ impl From<Vec<u8>> for Binaries {
 pub(crate) struct Configured(pub(crate) ProgramConfig);
 
 impl Source for Configured {
-    fn fetch(&self) -> Result<(Recipe, Binaries), String> {
+    fn recipe(&self) -> Result<Recipe, String> {
+        Ok(recipe(&self.0))
+    }
+
+    fn binaries(&self) -> Result<Binaries, String> {
         let Loaded { bytes, from } = loader::program(&self.0).map_err(|error| error.to_string())?;
         if let Some((severity, line)) = report(&self.0, bytes.len(), from) {
             journal::say(severity, &self.0.name, line.as_bytes());
         }
-        Ok((recipe(&self.0), bytes.into()))
+        Ok(bytes.into())
     }
 }
 

@@ -230,7 +230,11 @@ fn requests_that_no_callback_takes_are_refused_in_plain_words() {
 fn a_program_that_does_not_start_says_why_and_is_not_started_over_and_over() {
     struct Broken(AtomicU32);
     impl Source for Broken {
-        fn fetch(&self) -> Result<(Recipe, Binaries), String> {
+        fn recipe(&self) -> Result<Recipe, String> {
+            Ok(Recipe::new("broken"))
+        }
+
+        fn binaries(&self) -> Result<Binaries, String> {
             self.0.fetch_add(1, Ordering::SeqCst);
             Err("/no/such/file: not found".to_owned())
         }

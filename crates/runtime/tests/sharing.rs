@@ -107,11 +107,15 @@ fn callers_that_come_during_the_start_all_get_a_vm() {
 fn an_unloaded_program_finishes_its_requests_and_loads_anew() {
     struct Versions(std::sync::atomic::AtomicU32);
     impl Source for Versions {
-        fn fetch(&self) -> Result<(Recipe, Binaries), String> {
+        fn recipe(&self) -> Result<Recipe, String> {
+            Ok(Recipe::new("p"))
+        }
+
+        fn binaries(&self) -> Result<Binaries, String> {
             let names = ["hello", "echo"];
             let number = self.0.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
             let name = names[usize::try_from(number).unwrap() % 2];
-            Ok((Recipe::new(name), guests::elf(name).into()))
+            Ok(guests::elf(name).into())
         }
     }
     let program = Program::new("p", Box::new(Versions(0.into())));

@@ -17,8 +17,12 @@ pub(crate) struct Fixed {
 }
 
 impl Source for Fixed {
-    fn fetch(&self) -> Result<(Recipe, Binaries), String> {
-        Ok((self.recipe.clone(), self.elf.clone().into()))
+    fn recipe(&self) -> Result<Recipe, String> {
+        Ok(self.recipe.clone())
+    }
+
+    fn binaries(&self) -> Result<Binaries, String> {
+        Ok(self.elf.clone().into())
     }
 }
 

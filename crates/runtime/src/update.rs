@@ -1,0 +1,153 @@
+//! Live updates: a new build of a program takes the place of the running one under load.
+//!
+//! ```text
+//! wait for one's turn -> start the new instance beside the old -> hand the state over -> swap -> keep
+//!            \-> Busy            \-> refused, nothing has changed
+//! ```
+//!
+//! Guards: a program has at most one update under way; the old instance serves until the new one
+//! has started completely, and stays if that fails; no request fails because of a swap.
+//!
+//! An update that meets an unload comes after it: what it brings serves in the end. Where the last
+//! VCL gives the program up meanwhile, the update ends as usual, and its instance goes with it.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+
+use crate::exchange::Severity;
+use crate::instance::{Instance, StartError};
+use crate::journal;
+use crate::program::Program;
+use crate::source::Binaries;
+use crate::statistics::Counter;
+
+/// A live update that has taken place.
+#[derive(Debug)]
+pub struct Updated {
+    /// Bytes of state that the old instance has handed over; nothing if one of the two sides does
+    /// not take part.
+    pub transferred: Option<usize>,
+    pub stored: Stored,
+}
+
+/// Whether the next load of the program finds what a live update has brought.
+#[derive(Debug)]
+pub enum Stored {
+    /// In this file.
+    Yes(PathBuf),
+    /// It is not meant to be kept.
+    No,
+    Failed {
+        path: PathBuf,
+        reason: String,
+    },
+}
+
+/// Why a program was not updated. The old one goes on as if nothing had been tried.
+#[derive(Debug, thiserror::Error)]
+pub enum UpdateError {
+    /// Upstream's words.
+    #[error("Empty file received")]
+    Empty,
+    #[error("another update of the program has been under way for {waited:.1?}")]
+    Busy { waited: Duration },
+    /// What its settings ask for could not be had.
+    #[error("{0}")]
+    Settings(String),
+    #[error(transparent)]
+    Start(#[from] StartError),
+}
+
+impl UpdateError {
+    /// Whether who sent the program can do something about it.
+    pub fn is_the_senders(&self) -> bool {
+        match self {
+            Self::Empty => true,
+            Self::Busy { .. } | Self::Settings(_) => false,
+            Self::Start(error) => error.is_the_programs(),
+        }
+    }
+}
+
+/// What a program knows of its updates.
+#[derive(Debug, Default)]
+pub(crate) struct Updates {
+    turn: Mutex<()>,
+    count: Counter,
+    transferred: AtomicI64,
+}
+
+impl Updates {
+    pub(crate) fn count(&self) -> u64 {
+        self.count.get()
+    }
+
+    /// Bytes of state that the last update has moved, -1 if that failed.
+    pub(crate) fn transferred(&self) -> i64 {
+        self.transferred.load(Ordering::Relaxed)
+    }
+}
+
+impl Program {
+    /// Replaces the running instance by one that is started from `binaries`, and keeps them for
+    /// the next load where the configuration has a place for them. Blocks as long as the start
+    /// takes, on a thread of ours.
+    pub fn update(&self, binaries: &Binaries) -> Result<Updated, UpdateError> {
+        let begun = Instant::now();
+        let result = self.update_in_turn(binaries);
+        match &result {
+            Ok(updated) => {
+                let kept = match &updated.stored {
+                    Stored::Yes(path) => format!("kept in {}", path.display()),
+                    Stored::No => "not kept".to_owned(),
+                    Stored::Failed { path, reason } => {
+                        let line =
+                            format!("live update: cannot write {}: {reason}", path.display());
+                        journal::say(Severity::Error, self.name(), line.as_bytes());
+                        "not kept".to_owned()
+                    }
+                };
+                let state = match updated.transferred {
+                    Some(bytes) => format!(", {bytes} bytes of state handed over"),
+                    None => String::new(),
+                };
+                let line = format!("live update in {:.1?}, {kept}{state}", begun.elapsed());
+                journal::say(Severity::Info, self.name(), line.as_bytes());
+            }
+            Err(error) => {
+                let line = format!("live update refused, nothing has changed: {error}");
+                journal::say(Severity::Error, self.name(), line.as_bytes());
+            }
+        }
+        result
+    }
+
+    fn update_in_turn(&self, binaries: &Binaries) -> Result<Updated, UpdateError> {
+        if binaries.request.is_empty() {
+            return Err(UpdateError::Empty);
+        }
+        let asked = Instant::now();
+        let Some(_turn) = self.updates.turn.try_lock_for(self.patience()) else {
+            let waited = asked.elapsed();
+            return Err(UpdateError::Busy { waited });
+        };
+        let recipe = self.source().recipe().map_err(UpdateError::Settings)?;
+        let start = || Instance::start(&recipe, binaries, self.threads(), &|_phase| {});
+        let fresh: Arc<Instance> =
+            catch_unwind(AssertUnwindSafe(start)).unwrap_or(Err(StartError::Panicked))?;
+        self.install(fresh);
+        self.updates.count.add(1);
+        self.updates.transferred.store(0, Ordering::Relaxed);
+        // In turn, so that what is kept is what came last.
+        let stored = self.source().keep(binaries);
+        Ok(Updated {
+            transferred: None,
+            stored,
+        })
+    }
+}
