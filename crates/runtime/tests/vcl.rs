@@ -71,7 +71,7 @@ fn machines() -> usize {
 }
 
 /// Waits for what another thread is about to do.
-fn until(what: &str, happened: impl Fn() -> bool) {
+fn until(what: &str, mut happened: impl FnMut() -> bool) {
     let deadline = Instant::now() + Duration::from_secs(60);
     while !happened() {
         assert!(Instant::now() < deadline, "{what}");
@@ -196,8 +196,11 @@ fn the_queue_is_as_long_as_it_is_configured() {
     let full = vcl(&file, settings);
     let program = full.program(b"p").unwrap();
     // The first one may need longer than that to start.
-    until("it starts", || program.reserve().is_ok());
-    let held = program.reserve().unwrap();
+    let mut held = None;
+    until("it starts", || {
+        held = program.reserve().ok();
+        held.is_some()
+    });
     assert!(
         program
             .reserve()
@@ -208,8 +211,11 @@ fn the_queue_is_as_long_as_it_is_configured() {
     drop(held);
     let patient = vcl(&file, json!({ "concurrency": 1, "max_queue_time": 0.05 }));
     let program = patient.program(b"p").unwrap();
-    until("it starts", || program.reserve().is_ok());
-    let held = program.reserve().unwrap();
+    let mut held = None;
+    until("it starts", || {
+        held = program.reserve().ok();
+        held.is_some()
+    });
     let error = program.reserve().unwrap_err().to_string();
     assert!(error.contains("became free within"), "{error}");
     drop(held);
