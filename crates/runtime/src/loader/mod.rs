@@ -13,6 +13,7 @@
 //! Guards: no answer is used that was not whole, successful and within its size; a file is
 //! replaced at once or not at all.
 
+pub mod archive;
 mod date;
 mod file;
 mod http;
