@@ -191,7 +191,6 @@ impl Instance {
 
     /// Moves the state of this instance's storage to another instance, by both programs' own
     /// callbacks: how many bytes. Nothing where one side has no storage or no callback.
-    #[allow(dead_code, reason = "live updates are to come")]
     pub(crate) fn hand_over(&self, to: &Self) -> Result<Option<usize>, HandOverError> {
         match (&self.storage, &to.storage) {
             (Some(from), Some(to)) => from.hand_over(to),
@@ -221,11 +220,20 @@ impl Instance {
         self.pool.try_take()
     }
 
-    /// A slot, after waiting if need be.
-    pub(crate) fn take(self: &Arc<Self>, patience: Duration) -> Result<Box<Slot>, Busy> {
+    /// A slot, after waiting if need be. Who has `moved` here from an instance that was replaced
+    /// has its place in the queue for certain.
+    pub(crate) fn take(
+        self: &Arc<Self>,
+        patience: Duration,
+        moved: bool,
+    ) -> Result<Box<Slot>, Busy> {
         self.replace_missing();
         let begun = Instant::now();
-        let result = self.pool.take(patience);
+        let result = if moved {
+            self.pool.take_after_moving(patience)
+        } else {
+            self.pool.take(patience)
+        };
         match &result {
             Ok(slot) => slot.counters.reservation_time.add_time(begun.elapsed()),
             Err(Busy::TimedOut) => self.counters.reservation_timeouts.add(1),

@@ -41,5 +41,5 @@ pub use reservation::{PullError, Reservation};
 pub use response::{ContentType, Response};
 pub use source::Binaries;
 pub use storage::HandOverError;
-pub use update::{Stored, UpdateError, Updated};
+pub use update::{StateMoved, Stored, UpdateError, Updated};
 pub use vcl::Vcl;

@@ -58,6 +58,16 @@ impl<T> Pool<T> {
 
     /// A slot now, or the next one that comes back within `patience`.
     pub(crate) fn take(&self, patience: Duration) -> Result<T, Busy> {
+        self.take_from_queue_of(self.max_waiting, patience)
+    }
+
+    /// As `take`, for who comes from the queue of a pool that was closed: it is let in however
+    /// many wait already.
+    pub(crate) fn take_after_moving(&self, patience: Duration) -> Result<T, Busy> {
+        self.take_from_queue_of(usize::MAX, patience)
+    }
+
+    fn take_from_queue_of(&self, max_waiting: usize, patience: Duration) -> Result<T, Busy> {
         let mut shelf = self.shelf.lock();
         if let Some(slot) = shelf.take_unpromised() {
             return Ok(slot);
@@ -65,7 +75,7 @@ impl<T> Pool<T> {
         if shelf.closed {
             return Err(Busy::Closed);
         }
-        if shelf.waiting >= self.max_waiting {
+        if shelf.waiting >= max_waiting {
             return Err(Busy::QueueFull);
         }
         let deadline = Instant::now() + patience;
@@ -187,6 +197,8 @@ mod tests {
         });
         wait_for_queue(&pool, 1);
         assert_eq!(pool.take(LONG), Err(Busy::QueueFull));
+        let moved = pool.take_after_moving(Duration::from_millis(30));
+        assert_eq!(moved, Err(Busy::TimedOut));
         pool.give(7).unwrap();
         assert_eq!(waiter.join().unwrap(), Ok(7));
     }

@@ -184,10 +184,11 @@ impl Program {
         let begun = Instant::now();
         let deadline = begun + self.patience;
         let program = || self.name.clone();
+        let mut moved = false;
         loop {
             let instance = self.instance(begun, deadline)?;
             let left = deadline.saturating_duration_since(Instant::now());
-            match instance.take(left) {
+            match instance.take(left, moved) {
                 Ok(slot) => return Ok(Reservation::new(slot, instance)),
                 Err(Busy::QueueFull) => return Err(ReserveError::QueueFull { program: program() }),
                 Err(Busy::TimedOut) => {
@@ -197,7 +198,10 @@ impl Program {
                         waited,
                     });
                 }
-                Err(Busy::Closed) => self.forget(&instance),
+                Err(Busy::Closed) => {
+                    moved = true;
+                    self.forget(&instance);
+                }
             }
         }
     }

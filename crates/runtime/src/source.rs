@@ -11,6 +11,7 @@ use crate::exchange::Severity;
 use crate::journal;
 use crate::loader::{self, Kept, Loaded, Origin};
 use crate::recipe::{Recipe, Source, Warming};
+use crate::update::Stored;
 
 /// What the guest calls the file that its state is kept in.
 const STATE: &str = "state";
@@ -55,6 +56,10 @@ impl Source for Configured {
             journal::say(severity, &self.0.name, line.as_bytes());
         }
         Ok(bytes.into())
+    }
+
+    fn keep(&self, binaries: &Binaries) -> Stored {
+        loader::keep(&self.0, binaries)
     }
 }
 

@@ -20,19 +20,31 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 
 use crate::exchange::Severity;
+use crate::hypercalls::Entry;
 use crate::instance::{Instance, StartError};
 use crate::journal;
 use crate::program::Program;
 use crate::source::Binaries;
 use crate::statistics::Counter;
+use crate::storage::HandOverError;
 
 /// A live update that has taken place.
 #[derive(Debug)]
 pub struct Updated {
-    /// Bytes of state that the old instance has handed over; nothing if one of the two sides does
-    /// not take part.
-    pub transferred: Option<usize>,
+    pub state: StateMoved,
     pub stored: Stored,
+}
+
+/// What became of the state of the instance that was replaced.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum StateMoved {
+    /// There was none, or one of the two sides does not take part.
+    Nothing,
+    /// So many bytes.
+    Bytes(usize),
+    /// The old program could not save it. Its successor is in service all the same: otherwise
+    /// there would be no way to repair such a program.
+    Lost(HandOverError),
 }
 
 /// Whether the next load of the program finds what a live update has brought.
@@ -61,13 +73,16 @@ pub enum UpdateError {
     Settings(String),
     #[error(transparent)]
     Start(#[from] StartError),
+    /// The new program could not take the state of the old one.
+    #[error(transparent)]
+    Restore(HandOverError),
 }
 
 impl UpdateError {
     /// Whether who sent the program can do something about it.
     pub fn is_the_senders(&self) -> bool {
         match self {
-            Self::Empty => true,
+            Self::Empty | Self::Restore(_) => true,
             Self::Busy { .. } | Self::Settings(_) => false,
             Self::Start(error) => error.is_the_programs(),
         }
@@ -112,9 +127,14 @@ impl Program {
                         "not kept".to_owned()
                     }
                 };
-                let state = match updated.transferred {
-                    Some(bytes) => format!(", {bytes} bytes of state handed over"),
-                    None => String::new(),
+                let state = match &updated.state {
+                    StateMoved::Nothing => String::new(),
+                    StateMoved::Bytes(bytes) => format!(", {bytes} bytes of state handed over"),
+                    StateMoved::Lost(error) => {
+                        let line = format!("live update: the state is lost: {error}");
+                        journal::say(Severity::Error, self.name(), line.as_bytes());
+                        ", without the state".to_owned()
+                    }
                 };
                 let line = format!("live update in {:.1?}, {kept}{state}", begun.elapsed());
                 journal::say(Severity::Info, self.name(), line.as_bytes());
@@ -140,14 +160,41 @@ impl Program {
         let start = || Instance::start(&recipe, binaries, self.threads(), &|_phase| {});
         let fresh: Arc<Instance> =
             catch_unwind(AssertUnwindSafe(start)).unwrap_or(Err(StartError::Panicked))?;
+        let state = match self.current() {
+            Some(old) => self.hand_over(&old, &fresh)?,
+            None => StateMoved::Nothing,
+        };
         self.install(fresh);
         self.updates.count.add(1);
-        self.updates.transferred.store(0, Ordering::Relaxed);
+        let transferred = match &state {
+            StateMoved::Nothing => 0,
+            StateMoved::Bytes(bytes) => i64::try_from(*bytes).unwrap_or(i64::MAX),
+            StateMoved::Lost(_) => -1,
+        };
+        self.updates
+            .transferred
+            .store(transferred, Ordering::Relaxed);
         // In turn, so that what is kept is what came last.
         let stored = self.source().keep(binaries);
-        Ok(Updated {
-            transferred: None,
-            stored,
-        })
+        Ok(Updated { state, stored })
+    }
+
+    /// Moves the state, after which the old instance is about to go.
+    fn hand_over(&self, old: &Instance, fresh: &Instance) -> Result<StateMoved, UpdateError> {
+        let moved = catch_unwind(AssertUnwindSafe(|| old.hand_over(fresh)));
+        match moved.map_err(|_reported_by_the_hook| StartError::Panicked)? {
+            Ok(Some(bytes)) => Ok(StateMoved::Bytes(bytes)),
+            Ok(None) => {
+                let saves = old.entry().address(Entry::LiveUpdate) != 0;
+                if saves && fresh.entry().address(Entry::LiveRestore) != 0 {
+                    let line =
+                        "live update: callbacks for state are not called without \"storage\"";
+                    journal::say(Severity::Info, self.name(), line.as_bytes());
+                }
+                Ok(StateMoved::Nothing)
+            }
+            Err(error @ HandOverError::Save(_)) => Ok(StateMoved::Lost(error)),
+            Err(error @ HandOverError::Restore(_)) => Err(UpdateError::Restore(error)),
+        }
     }
 }

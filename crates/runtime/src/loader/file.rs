@@ -1,6 +1,6 @@
 //! Local files: read whole or not at all, replaced at once.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File, OpenOptions, Permissions};
 use std::io::{self, Read as _, Write as _};
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::os::unix::fs::OpenOptionsExt as _;
@@ -94,9 +94,13 @@ fn digit(byte: u8) -> Option<u8> {
 }
 
 /// Makes `bytes` the content of `path`, and its folders if need be. A reader of the file sees the
-/// old content or the new one, also after a crash.
+/// old content or the new one, also after a crash. The file keeps its mode; where `path` is a
+/// symbolic link, what it points to is replaced.
 pub(super) fn replace(path: &Path, bytes: &[u8], modified: Option<SystemTime>) -> io::Result<()> {
     static NEXT: AtomicU64 = AtomicU64::new(0);
+    let target = fs::canonicalize(path);
+    let path = target.as_deref().unwrap_or(path);
+    let mode = fs::metadata(path).map(|facts| facts.permissions()).ok();
     let name = path.file_name().ok_or(io::ErrorKind::InvalidInput)?;
     let folder = match path.parent() {
         Some(folder) if !folder.as_os_str().is_empty() => folder,
@@ -108,14 +112,22 @@ pub(super) fn replace(path: &Path, bytes: &[u8], modified: Option<SystemTime>) -
     part.extend_from_slice(name.as_bytes());
     part.extend_from_slice(format!(".{}.{number}.part", std::process::id()).as_bytes());
     let part = folder.join(std::ffi::OsString::from_vec(part));
-    let result = write(&part, bytes, modified).and_then(|()| fs::rename(&part, path));
+    let result = write(&part, bytes, modified, mode).and_then(|()| fs::rename(&part, path));
     if result.is_err() {
         let _the_first_error_counts = fs::remove_file(&part);
+        return result;
     }
-    result
+    // The new name lasts; not every file system can be asked for that.
+    let _as_durable_as_it_gets = File::open(folder).and_then(|folder| folder.sync_all());
+    Ok(())
 }
 
-fn write(path: &Path, bytes: &[u8], modified: Option<SystemTime>) -> io::Result<()> {
+fn write(
+    path: &Path,
+    bytes: &[u8],
+    modified: Option<SystemTime>,
+    mode: Option<Permissions>,
+) -> io::Result<()> {
     let mut file = OpenOptions::new()
         .write(true)
         .create_new(true)
@@ -124,6 +136,9 @@ fn write(path: &Path, bytes: &[u8], modified: Option<SystemTime>) -> io::Result<
     file.write_all(bytes)?;
     if let Some(modified) = modified {
         file.set_modified(modified)?;
+    }
+    if let Some(mode) = mode {
+        file.set_permissions(mode)?;
     }
     file.sync_all()
 }

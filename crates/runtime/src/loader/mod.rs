@@ -17,6 +17,7 @@ pub mod archive;
 mod date;
 mod file;
 mod http;
+mod keep;
 #[cfg(test)]
 mod tests;
 
@@ -30,6 +31,7 @@ use crate::config::ProgramConfig;
 use file::Local;
 use http::Answer;
 pub use http::shown;
+pub(crate) use keep::keep;
 
 /// How long a fetch may take and what it may bring.
 #[derive(Debug, Clone, Copy)]
