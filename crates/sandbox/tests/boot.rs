@@ -83,3 +83,31 @@ fn arguments_and_environment_arrive_and_survive_requests() {
     assert!(first.contains("KVM_NAME=test"), "{first}");
     assert_eq!(guest.ask("/", "").unwrap(), first);
 }
+
+#[test]
+fn a_fork_sees_the_features_of_the_cpu_whatever_table_kvm_was_given() {
+    let file = guests::compile_text(
+        "features",
+        "#include \"kvm_api.h\"\n#include <cpuid.h>\n#include <stdio.h>\n\
+         static void on_get(const char *u, const char *a) {\n\
+           unsigned eax, ebx, ecx, edx; char text[32];\n\
+           __cpuid_count(7, 0, eax, ebx, ecx, edx);\n\
+           int len = snprintf(text, sizeof text, \"%u\", ebx);\n\
+           backend_response(200, \"\", 0, text, len); }\n\
+         int main(void) { set_backend_get(on_get); wait_for_requests(); }",
+        Compiler::Gcc,
+        &[],
+    );
+    let program = Program::boot_file(&std::fs::read(file).unwrap(), &config("features")).unwrap();
+    let seen: u32 = program.fork().ask("/", "").unwrap().parse().unwrap();
+    let expected = if program.image.facts().native_cpuid {
+        std::arch::x86_64::__cpuid_count(7, 0).ebx
+    } else {
+        let kvm = kvm_ioctls::Kvm::new().unwrap();
+        let table = kvm.get_supported_cpuid(256).unwrap();
+        let mut entries = table.as_slice().iter();
+        let leaf = entries.find(|leaf| (leaf.function, leaf.index) == (7, 0));
+        leaf.unwrap().ebx
+    };
+    assert_eq!(seen, expected);
+}

@@ -10,6 +10,10 @@ tinykvm_probe_begin:
 	syscall
 	rdfsbase %rcx
 	movq	$1, (%rdi)
+	movl	$7, %eax
+	xorl	%ecx, %ecx
+	cpuid
+	movl	%ebx, %r8d
 	rdtsc
 	.globl tinykvm_probe_out
 tinykvm_probe_out:

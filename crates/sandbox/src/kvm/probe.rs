@@ -48,12 +48,17 @@ pub(super) fn probe(host: &Arc<Host>) -> Result<Facts, HostError> {
         host.set_tsc_needs_offset(true);
         shared_tsc = Probe::started(host)?.shares_tsc()?;
     }
+    // Leaf 7 is not in the short table.
+    host.set_cpuid_is_native(true);
+    let native_cpuid = Probe::started(host).is_ok_and(|mut probe| probe.shows_leaf_7_of_the_host());
+    host.set_cpuid_is_native(native_cpuid);
     let thread_change = probe.thread_change()?;
     Ok(Facts {
         dirty_bits,
         out_completes_at_exit,
         syscall_faults,
         shared_tsc,
+        native_cpuid,
         thread_change,
     })
 }
@@ -133,6 +138,12 @@ impl Probe {
         let regs = self.vcpu.regs();
         let guest = (regs.rdx << 32) | (regs.rax & 0xffff_ffff);
         Ok((before..=after).contains(&guest))
+    }
+
+    /// Whether the last run saw the features in CPUID.7:EBX that the host's CPU has.
+    fn shows_leaf_7_of_the_host(&mut self) -> bool {
+        let host = core::arch::x86_64::__cpuid_count(7, 0).ebx;
+        host != 0 && self.vcpu.regs().r8 == u64::from(host)
     }
 
     /// How much longer a run takes that follows one on another thread: the best of some rounds.

@@ -66,7 +66,7 @@ impl Vcpu {
         };
         vcpu.set_memory(memory)?;
         vcpu.cpu
-            .set_cpuid2(&host.cpuid)
+            .set_cpuid2(host.cpuid())
             .map_err(HostError::call("KVM_SET_CPUID2"))?;
         let mut xcrs = kvm_xcrs {
             nr_xcrs: 1,

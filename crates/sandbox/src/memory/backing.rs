@@ -17,6 +17,27 @@ use std::ptr::{self, NonNull};
 use crate::address::{GuestPhys, PAGE_SIZE};
 use crate::arith::{to_u64, to_usize};
 
+const ANONYMOUS: i32 = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
+
+/// Maps a file from its start, or zeroed memory, without reserving swap.
+fn mmap(
+    at: *mut u8,
+    len: u64,
+    prot: i32,
+    flags: i32,
+    file: Option<&File>,
+) -> io::Result<NonNull<u8>> {
+    let fd = file.map_or(-1, AsRawFd::as_raw_fd);
+    let flags = flags | libc::MAP_NORESERVE;
+    // SAFETY: of the callers one asks for a fixed address that may be taken, of a mapping of its
+    // own; every other call cannot touch what is mapped already.
+    let base = unsafe { libc::mmap(at.cast(), to_usize(len), prot, flags, fd, 0) };
+    if base == libc::MAP_FAILED {
+        return Err(io::Error::last_os_error());
+    }
+    NonNull::new(base.cast()).ok_or_else(|| io::ErrorKind::OutOfMemory.into())
+}
+
 /// One VM's guest-physical memory in this process.
 #[derive(Debug)]
 pub(crate) struct Backing {
@@ -63,36 +84,70 @@ impl Backing {
         if image_len == 0 || image_len > len || !len.is_multiple_of(PAGE_SIZE) {
             return Err(io::Error::from(io::ErrorKind::InvalidInput));
         }
-        let anonymous = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
-        // SAFETY: a fresh anonymous mapping at an address of the kernel's choice.
-        let base = unsafe { libc::mmap(ptr::null_mut(), to_usize(len), prot, anonymous, -1, 0) };
-        if base == libc::MAP_FAILED {
-            return Err(io::Error::last_os_error());
-        }
-        let Some(base) = NonNull::new(base.cast::<u8>()) else {
-            return Err(io::Error::from(io::ErrorKind::OutOfMemory));
+        let base = match Self::map_below_tail(file, image_len, len, prot, flags) {
+            Err(error) if error.raw_os_error() == Some(libc::EEXIST) => {
+                Self::map_over_whole(file, image_len, len, prot, flags)?
+            }
+            other => other?,
         };
-        let backing = Self {
+        Ok(Self {
             base,
             len,
             image_len,
-        };
-        let over = libc::MAP_FIXED | libc::MAP_NORESERVE | flags;
-        // SAFETY: replaces the first `image_len` bytes of the mapping made above, which is ours.
-        let image = unsafe {
-            libc::mmap(
-                base.as_ptr().cast(),
-                to_usize(image_len),
-                prot,
-                over,
-                file.as_raw_fd(),
-                0,
-            )
-        };
-        if image == libc::MAP_FAILED {
-            return Err(io::Error::last_os_error());
+        })
+    }
+
+    /// Maps the tail where the kernel likes, and the file right below it, where as a rule nothing
+    /// is. Nothing is replaced: each replacement is told to every VM of the process (the MMU
+    /// notifiers of KVM), which makes the hundredth fork slower than the first.
+    fn map_below_tail(
+        file: &File,
+        image_len: u64,
+        len: u64,
+        prot: i32,
+        flags: i32,
+    ) -> io::Result<NonNull<u8>> {
+        let tail_len = len - image_len;
+        if tail_len == 0 {
+            return mmap(ptr::null_mut(), len, prot, flags, Some(file));
         }
-        Ok(backing)
+        let tail = mmap(ptr::null_mut(), tail_len, prot, ANONYMOUS, None)?;
+        let below = tail.as_ptr().wrapping_sub(to_usize(image_len));
+        let image = mmap(
+            below,
+            image_len,
+            prot,
+            flags | libc::MAP_FIXED_NOREPLACE,
+            Some(file),
+        );
+        if image.is_err() {
+            // SAFETY: the tail was mapped above and nobody knows of it.
+            unsafe { libc::munmap(tail.as_ptr().cast(), to_usize(tail_len)) };
+        }
+        image
+    }
+
+    /// Maps all of it anonymously, and the file over its start.
+    fn map_over_whole(
+        file: &File,
+        image_len: u64,
+        len: u64,
+        prot: i32,
+        flags: i32,
+    ) -> io::Result<NonNull<u8>> {
+        let base = mmap(ptr::null_mut(), len, prot, ANONYMOUS, None)?;
+        let image = mmap(
+            base.as_ptr(),
+            image_len,
+            prot,
+            flags | libc::MAP_FIXED,
+            Some(file),
+        );
+        if image.is_err() {
+            // SAFETY: mapped above, and nobody knows of it.
+            unsafe { libc::munmap(base.as_ptr().cast(), to_usize(len)) };
+        }
+        image
     }
 
     pub(crate) fn len(&self) -> u64 {
@@ -249,5 +304,41 @@ impl Drop for Backing {
     fn drop(&mut self) {
         // SAFETY: this is our mapping and nothing refers to it any more.
         unsafe { libc::munmap(self.base.as_ptr().cast(), to_usize(self.len)) };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Write as _;
+
+    #[test]
+    fn the_file_comes_first_and_zeroes_behind_it_however_they_are_mapped() {
+        let (image_len, len) = (2 * PAGE_SIZE, 6 * PAGE_SIZE);
+        let path = std::env::temp_dir().join(format!("backing-{}", std::process::id()));
+        let mut file = File::options()
+            .read(true)
+            .write(true)
+            .create_new(true)
+            .open(&path)
+            .unwrap();
+        std::fs::remove_file(path).unwrap();
+        file.write_all(&vec![7; to_usize(image_len)]).unwrap();
+        let prot = libc::PROT_READ | libc::PROT_WRITE;
+        for way in [Backing::map_below_tail, Backing::map_over_whole] {
+            let base = way(&file, image_len, len, prot, libc::MAP_PRIVATE).unwrap();
+            let backing = Backing {
+                base,
+                len,
+                image_len,
+            };
+            let mut content = vec![1; to_usize(len)];
+            let from = backing.pointer(GuestPhys::new(0), len).unwrap();
+            // SAFETY: `len` bytes are mapped at `from`, and nobody writes to them.
+            unsafe { ptr::copy_nonoverlapping(from, content.as_mut_ptr(), content.len()) };
+            let (image, tail) = content.split_at(to_usize(image_len));
+            assert!(image.iter().all(|byte| *byte == 7));
+            assert!(tail.iter().all(|byte| *byte == 0));
+        }
     }
 }
