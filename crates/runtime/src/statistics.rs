@@ -88,6 +88,22 @@ counters! {
     }
 }
 
+counters! {
+    /// What the process has asked others for.
+    OutgoingCounters / OutgoingValues {
+        /// Requests to this Varnish, by programs and by chains.
+        self_requests,
+        /// Those of them that brought no answer.
+        self_requests_failed,
+        /// Requests of programs to others.
+        fetches,
+        /// Those of them that brought no answer.
+        fetches_failed,
+        /// Time spent waiting for all of those. In nanoseconds.
+        fetch_time,
+    }
+}
+
 /// One sum.
 #[derive(Debug, Default)]
 pub(crate) struct Counter(AtomicU64);

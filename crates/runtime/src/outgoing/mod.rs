@@ -5,18 +5,71 @@
 //! says where it goes and how many there may be at once. The [`Exchange`](crate::Exchange) of the
 //! causing request knows the VCL and how deep the request itself is; programs, which VCLs share, do
 //! not.
+//!
+//! Everything here may be called with the small stack of a worker: libcurl runs on threads of its
+//! own (`crew.rs`), and the caller waits no longer than its deadline.
 
-use std::sync::Arc;
-use std::time::Instant;
+mod address;
+mod allowed;
+mod crew;
+mod depth;
+mod fetch;
+mod fields;
+mod home;
+#[cfg(test)]
+mod tests;
+mod transfer;
 
-/// Travels with self-requests and says how many of them led here.
-pub const DEPTH_FIELD: &str = "X-TinyKVM-Depth";
+use std::sync::{Arc, LazyLock};
+use std::time::{Duration, Instant};
+
+pub use address::{Address, Flaw};
+pub use allowed::FetchRule;
+pub use depth::{depth, depth_field, is_depth_field};
+pub(crate) use fetch::{Taker, Wish};
+pub(crate) use fields::Fields;
+pub use home::{SelfRequests, SelfRequestsError};
+pub(crate) use transfer::{Head, Method};
+
+use crate::statistics::{OutgoingCounters, OutgoingValues};
+
 /// Self-requests that cause one another.
 pub const MOST_DEPTH: u32 = 8;
+/// What is taken of an answer that the host keeps.
+const MOST_KEPT: u64 = 64 << 20;
 
-/// What one VCL says about self-requests, and those under way.
-#[derive(Debug, Default)]
-pub struct SelfRequests {}
+/// Of the whole process.
+static COUNTERS: LazyLock<OutgoingCounters> = LazyLock::new(OutgoingCounters::default);
+
+/// What the process has asked others for, so far.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Figures {
+    /// Requests to this Varnish, by programs and by chains; those of them without an answer.
+    pub self_requests: u64,
+    pub self_requests_failed: u64,
+    /// Requests of programs to others; those of them without an answer.
+    pub fetches: u64,
+    pub fetches_failed: u64,
+    /// Time spent waiting for all of those.
+    pub fetch_time: Duration,
+}
+
+pub fn figures() -> Figures {
+    let OutgoingValues {
+        self_requests,
+        self_requests_failed,
+        fetches,
+        fetches_failed,
+        fetch_time,
+    } = COUNTERS.values();
+    Figures {
+        self_requests,
+        self_requests_failed,
+        fetches,
+        fetches_failed,
+        fetch_time: Duration::from_nanos(fetch_time),
+    }
+}
 
 /// Where requests go that are caused by a certain request.
 #[derive(Debug, Clone, Default)]
@@ -32,22 +85,61 @@ impl Outgoing {
         Self { home, depth }
     }
 
-    /// Asks this Varnish for `path`, which begins with a slash. `headers` are "Name: value"; those
-    /// that a program may not choose are left out. Waits for the answer, but not beyond
-    /// `deadline`; a status that is an error is no failure.
+    /// Asks this Varnish for `path`, which begins with a slash, and follows redirects within this
+    /// Varnish. `headers` are "Name: value"; those that a program may not choose are left out.
+    /// Waits for the answer, but not beyond `deadline`; a status that is an error is no failure.
     pub fn self_request(
         &self,
         path: &[u8],
         headers: &[&[u8]],
         deadline: Instant,
     ) -> Result<Fetched, FetchError> {
-        let _ = (&self.home, self.depth, path, headers, deadline);
-        Err(FetchError::Host("not in this version".to_owned()))
+        let mut fields = Fields::default();
+        for field in headers {
+            fields.add(field)?;
+        }
+        if path.first() != Some(&b'/') {
+            return Err(FetchError::Malformed(
+                "a path begins with a slash".to_owned(),
+            ));
+        }
+        let wish = Wish {
+            url: path,
+            method: Method::Get,
+            fields,
+            follow: true,
+            verify_host: true,
+            deadline,
+        };
+        let mut fetched = Fetched::default();
+        self.counted(&wish, &[], &mut fetched)?;
+        Ok(fetched)
+    }
+
+    /// As `fetch`, with an entry in the statistics.
+    pub(crate) fn counted<T: Taker>(
+        &self,
+        wish: &Wish<'_>,
+        rules: &[FetchRule],
+        taker: &mut T,
+    ) -> Result<(), T::Error> {
+        let counters = &*COUNTERS;
+        let (count, failures) = if self.is_home(wish.url) {
+            (&counters.self_requests, &counters.self_requests_failed)
+        } else {
+            (&counters.fetches, &counters.fetches_failed)
+        };
+        let begun = Instant::now();
+        let result = self.fetch(wish, rules, taker);
+        count.add(1);
+        failures.add(u64::from(result.is_err()));
+        counters.fetch_time.add_time(begun.elapsed());
+        result
     }
 }
 
 /// A whole answer.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Fetched {
     pub status: u16,
     /// Empty if there is none.
@@ -55,15 +147,40 @@ pub struct Fetched {
     pub body: Vec<u8>,
 }
 
+impl Taker for Fetched {
+    type Error = FetchError;
+
+    fn part(&mut self, _offset: u64, _room: usize) -> Result<Vec<u8>, FetchError> {
+        Ok(Vec::new())
+    }
+
+    fn head(&mut self, head: Head) -> Result<(), FetchError> {
+        self.status = head.status;
+        self.content_type = head.content_type;
+        Ok(())
+    }
+
+    fn body(&mut self, part: &[u8]) -> Result<(), FetchError> {
+        let len = self.body.len().saturating_add(part.len());
+        if u64::try_from(len).unwrap_or(u64::MAX) > MOST_KEPT {
+            return Err(FetchError::TooLarge(MOST_KEPT));
+        }
+        self.body.extend_from_slice(part);
+        Ok(())
+    }
+}
+
 /// Why there is no answer.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum FetchError {
-    #[error("{0} self-requests have led here already: the request may not cause another one")]
+    #[error("{0} self-requests have led here already: a loop?")]
     TooDeep(u32),
     #[error("{0} self-requests are under way already (max_concurrent_requests)")]
     Busy(usize),
-    #[error("{0} is not an address")]
+    #[error("{0}")]
     Malformed(String),
+    #[error("{0}")]
+    Field(String),
     #[error("{0} is not in the program's allowed_fetch")]
     Refused(String),
     #[error("more than {0} redirects")]
@@ -87,7 +204,7 @@ impl FetchError {
             Self::TooDeep(_) => 508,
             Self::Busy(_) => 503,
             Self::TimedOut => 504,
-            Self::Malformed(_) | Self::Host(_) => 500,
+            Self::Malformed(_) | Self::Field(_) | Self::Host(_) => 500,
             Self::Refused(_) | Self::Redirects(_) | Self::TooLarge(_) | Self::Transfer { .. } => {
                 502
             }
