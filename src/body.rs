@@ -5,7 +5,7 @@ use std::{
     slice,
 };
 
-use runtime::{BodyError, Reservation};
+use runtime::{BodyError, Exchange, Reservation};
 
 use crate::{context::Context, ffi, guard::guard};
 
@@ -22,11 +22,16 @@ pub(crate) enum Undelivered {
 
 struct Sink<'a> {
     reservation: &'a mut Reservation,
+    exchange: &'a mut dyn Exchange,
     refused: Option<BodyError>,
 }
 
 /// Hands the body of the request over, if there is one.
-pub(crate) fn deliver(ctx: Context<'_>, reservation: &mut Reservation) -> Result<(), Undelivered> {
+pub(crate) fn deliver(
+    ctx: Context<'_>,
+    reservation: &mut Reservation,
+    exchange: &mut dyn Exchange,
+) -> Result<(), Undelivered> {
     // SAFETY: the context is valid and a director's, which has a busy object.
     if unsafe { ffi::tk_request_has_body(ctx.raw()) } == 0 {
         return Ok(());
@@ -36,6 +41,7 @@ pub(crate) fn deliver(ctx: Context<'_>, reservation: &mut Reservation) -> Result
     reservation.begin_body(u64::try_from(len).ok())?;
     let mut sink = Sink {
         reservation,
+        exchange,
         refused: None,
     };
     // SAFETY: as above; the sink outlives the call, which alone uses it.
@@ -64,11 +70,13 @@ unsafe extern "C" fn tk_rs_push_body(
     };
     // SAFETY: varnishd hands `len` bytes over for the time of this call.
     let segment = unsafe { slice::from_raw_parts(segment.cast::<u8>(), len) };
-    guard(None, -1, || match sink.reservation.push_body(segment) {
-        Ok(()) => 0,
-        Err(error) => {
-            sink.refused = Some(error);
-            -1
+    guard(None, -1, || {
+        match sink.reservation.push_body(segment, sink.exchange) {
+            Ok(()) => 0,
+            Err(error) => {
+                sink.refused = Some(error);
+                -1
+            }
         }
     })
 }

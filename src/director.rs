@@ -6,7 +6,7 @@
 use std::ffi::c_int;
 
 use runtime::{
-    FieldError, Reservation, Side,
+    Exchange, FieldError, Reservation, Side,
     chain::{ChainError, Opening},
 };
 
@@ -106,7 +106,9 @@ fn answer(ctx: Context<'_>, call: &Call) -> Result<Held, Failure> {
             .unwrap_or_default(),
         last_method: None,
     };
-    let mut body = |reservation: &mut Reservation| body::deliver(ctx, reservation);
+    let mut body = |reservation: &mut Reservation, exchange: &mut dyn Exchange| {
+        body::deliver(ctx, reservation, exchange)
+    };
     let outcome = call.chain.run(opening, &mut body, &mut messages)?;
     let response = &outcome.response;
     let no_room = || Failure::Workspace {

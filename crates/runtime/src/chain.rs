@@ -16,8 +16,9 @@ use crate::body::BodyError;
 use crate::exchange::{Exchange, Severity};
 use crate::program::{Program, ReserveError};
 use crate::request_abi::Request;
-use crate::reservation::{PullError, Reservation};
+use crate::reservation::Reservation;
 use crate::response::Response;
+use crate::stream::PullError;
 
 /// Items of a chain, the last one included.
 pub const MOST_LINKS: usize = 16;
@@ -163,7 +164,7 @@ impl Chain {
     pub fn run<E>(
         &self,
         opening: Opening<'_>,
-        first_body: &mut dyn FnMut(&mut Reservation) -> Result<(), E>,
+        first_body: &mut dyn FnMut(&mut Reservation, &mut dyn Exchange) -> Result<(), E>,
         exchange: &mut dyn Exchange,
     ) -> Result<Outcome, ChainError<E>> {
         let mut before: Option<(&Item, Outcome)> = None;
@@ -177,10 +178,25 @@ impl Chain {
             else {
                 return Err(ChainError::NoFetch);
             };
+            let usual = match before {
+                None => opening.method,
+                Some(_) => b"POST",
+            };
+            let carried = before
+                .as_ref()
+                .map(|(_, outcome)| outcome.response.content_type.clone());
+            let content_type = carried.as_deref().unwrap_or(opening.content_type);
+            let request = Request {
+                method: opening.last_method.filter(|_| last).unwrap_or(usual),
+                url,
+                argument,
+                content_type,
+            };
             let reservation = match &mut before {
                 None => {
                     let mut reservation = program.reserve()?;
-                    first_body(&mut reservation).map_err(|error| ChainError::Body {
+                    reservation.begin(&request);
+                    first_body(&mut reservation, exchange).map_err(|error| ChainError::Body {
                         program: program.name().to_owned(),
                         error,
                     })?;
@@ -199,23 +215,12 @@ impl Chain {
                             program.reserve()?
                         }
                     };
-                    outcome.hand_over(&mut reservation).map_err(lost)?;
+                    reservation.begin(&request);
+                    outcome
+                        .hand_over(&mut reservation, exchange)
+                        .map_err(lost)?;
                     reservation
                 }
-            };
-            let usual = match before {
-                None => opening.method,
-                Some(_) => b"POST",
-            };
-            let content_type = match &before {
-                None => opening.content_type,
-                Some((_, outcome)) => &*outcome.response.content_type,
-            };
-            let request = Request {
-                method: opening.last_method.filter(|_| last).unwrap_or(usual),
-                url,
-                argument,
-                content_type,
             };
             let outcome = Outcome::of(reservation, &request, exchange, link.threshold);
             if outcome.broken {
@@ -287,18 +292,22 @@ impl Outcome {
     }
 
     /// Makes the body the request body of another VM, and gives the own one back.
-    fn hand_over(&mut self, to: &mut Reservation) -> Result<(), TransferError> {
+    fn hand_over(
+        &mut self,
+        to: &mut Reservation,
+        exchange: &mut dyn Exchange,
+    ) -> Result<(), TransferError> {
         to.begin_body(Some(self.response.content_length))?;
         if self.reservation.is_none() {
             let held = std::mem::take(&mut self.held);
-            return Ok(to.push_body(&held)?);
+            return Ok(to.push_body(&held, exchange)?);
         }
         let len = usize::try_from(self.response.content_length).unwrap_or(usize::MAX);
         let mut chunk = vec![0; len.min(CHUNK)];
         loop {
             match self.pull(&mut chunk)? {
                 0 => break,
-                count => to.push_body(chunk.get(..count).unwrap_or_default())?,
+                count => to.push_body(chunk.get(..count).unwrap_or_default(), exchange)?,
             }
         }
         self.reservation = None;

@@ -4,10 +4,7 @@
 //! reservation has been wiped or is thrown away.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::ptr;
 use std::sync::Arc;
-
-use sandbox::Piece;
 
 use crate::body::BodyError;
 use crate::exchange::{Exchange, Severity};
@@ -15,6 +12,7 @@ use crate::instance::{Instance, Retired};
 use crate::request_abi::Request;
 use crate::response::Response;
 use crate::slot::{Slot, State};
+use crate::stream::PullError;
 
 /// A request VM held for one request. Dropping it wipes the VM and gives it back: keep it until
 /// the body is delivered.
@@ -22,15 +20,6 @@ use crate::slot::{Slot, State};
 pub struct Reservation {
     slot: Option<Box<Slot>>,
     instance: Arc<Instance>,
-    /// How far the response body is read: the piece, and the byte in it.
-    read: (usize, usize),
-}
-
-/// Why the rest of a response body cannot be had.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum PullError {
-    #[error("the response body is gone")]
-    Gone,
 }
 
 impl Reservation {
@@ -38,9 +27,11 @@ impl Reservation {
         Self {
             slot: Some(slot),
             instance,
-            read: (0, 0),
         }
     }
+
+    /// Says which request the body belongs to that comes next. Not needed without a body.
+    pub fn begin(&mut self, _request: &Request<'_>) {}
 
     /// Says that the request has a body, and how long it is if that is known.
     pub fn begin_body(&mut self, len: Option<u64>) -> Result<(), BodyError> {
@@ -49,8 +40,12 @@ impl Reservation {
             .unwrap_or(Err(BodyError::Over))
     }
 
-    /// Puts the next part of the request body into the VM.
-    pub fn push_body(&mut self, chunk: &[u8]) -> Result<(), BodyError> {
+    /// Hands the next part of the request body over. A program that takes bodies in parts may run.
+    pub fn push_body(
+        &mut self,
+        chunk: &[u8],
+        _exchange: &mut dyn Exchange,
+    ) -> Result<(), BodyError> {
         let max = self.instance.max_body();
         self.with_slot(|slot| slot.push_body(chunk, max))
             .unwrap_or(Err(BodyError::Over))
@@ -77,35 +72,11 @@ impl Reservation {
         })
     }
 
-    /// The response body. The pieces are guest memory: they stay valid and unchanged until the
-    /// reservation is dropped.
-    pub fn body(&self) -> &[Piece] {
-        match self.slot.as_deref() {
-            Some(slot) if slot.state == State::Served => slot.desk.answer.pieces(),
-            _ => &[],
-        }
-    }
-
-    /// Copies the next bytes of the response body, as many as there is room for, and answers how
-    /// many; 0 at the end.
+    /// Fills `into` with what comes next of the response body: how much there was, and 0 at its
+    /// end. For a body that is made while it is read, this runs the program.
     pub fn pull(&mut self, into: &mut [u8]) -> Result<usize, PullError> {
-        let mut done = 0;
-        let (mut piece, mut offset) = self.read;
-        while let (Some(room), Some(from)) = (into.get_mut(done..), self.body().get(piece)) {
-            let len = from.len.saturating_sub(offset).min(room.len());
-            // SAFETY: the bytes are inside the piece, which is mapped until the reservation is
-            // dropped and does not change while the VM does not run; `room` is no guest memory.
-            unsafe {
-                ptr::copy_nonoverlapping(from.ptr.wrapping_add(offset), room.as_mut_ptr(), len);
-            }
-            (done, offset) = (done.saturating_add(len), offset.saturating_add(len));
-            if offset < from.len {
-                break;
-            }
-            (piece, offset) = (piece.saturating_add(1), 0);
-        }
-        self.read = (piece, offset);
-        Ok(done)
+        self.with_slot(|slot| slot.pull(into))
+            .unwrap_or(Err(PullError::Over))
     }
 
     /// Runs code of ours on the slot; a panic in there poisons it.

@@ -48,6 +48,7 @@ impl Slot {
     ) -> Response {
         if matches!(self.state, State::Served | State::Poisoned) {
             self.state = State::Poisoned;
+            self.outflow.reset();
             return Response::failed();
         }
         self.state = State::Served;
@@ -90,6 +91,7 @@ impl Slot {
         }
         self.counters.status(response.status);
         self.counters.output_bytes.add(response.content_length);
+        self.outflow.begin(response.content_length);
         response
     }
 

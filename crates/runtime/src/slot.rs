@@ -20,6 +20,7 @@ use crate::random::Random;
 use crate::request_abi::Layout;
 use crate::runner::{Orders, Runner};
 use crate::statistics::SlotCounters;
+use crate::stream::Outflow;
 
 pub(crate) struct Slot {
     pub(crate) vm: Vm,
@@ -27,6 +28,7 @@ pub(crate) struct Slot {
     pub(crate) layout: Layout,
     pub(crate) random: Random,
     pub(crate) body: Option<Body>,
+    pub(crate) outflow: Outflow,
     pub(crate) state: State,
     pub(crate) counters: Arc<SlotCounters>,
     /// What the VM's counters said when they were last added to ours.
@@ -61,6 +63,7 @@ impl Slot {
             layout: Layout::default(),
             random: Random::new(),
             body: None,
+            outflow: Outflow::default(),
             state: State::Ready,
             counters,
             seen: Counters::default(),
@@ -115,6 +118,7 @@ impl Slot {
             layout,
             random: _, // what it handed out it does not know any more
             body,
+            outflow,
             state,
             counters, // about the slot, not the request
             seen,
@@ -124,6 +128,7 @@ impl Slot {
         desk.reset();
         layout.reset();
         *body = None;
+        outflow.reset();
         let wiped = vm.reset()?;
         *state = State::Ready;
         counters.resets.add(1);

@@ -10,7 +10,7 @@ use std::thread;
 use std::time::Duration;
 
 use runtime::chain::{Chain, ChainError, Item, Link, MOST_LINKS, Opening, Outcome, TooLong};
-use runtime::{Program, Recorded, Reservation, Threads};
+use runtime::{Exchange, Program, Recorded, Reservation, Threads};
 use support::{BOTH, program, program_with};
 
 const OPENING: Opening<'_> = Opening {
@@ -45,10 +45,10 @@ fn run_with(
     body: &[u8],
     exchange: &mut Recorded,
 ) -> Result<Outcome, ChainError<Infallible>> {
-    let mut first = |reservation: &mut Reservation| {
+    let mut first = |reservation: &mut Reservation, exchange: &mut dyn Exchange| {
         if !body.is_empty() {
             reservation.begin_body(None).unwrap();
-            reservation.push_body(body).unwrap();
+            reservation.push_body(body, exchange).unwrap();
         }
         Ok(())
     };

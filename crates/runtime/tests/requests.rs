@@ -107,13 +107,14 @@ fn a_body_of_unknown_length_grows_with_its_chunks() {
     for (chunk, count) in [(1, 1000), (1000, 1000), (65_536, 100), (3_000_000, 5)] {
         let mut reservation = echo.reserve().unwrap();
         reservation.begin_body(None).unwrap();
+        let mut exchange = Recorded::new("POST", &[]);
         let mut sent = Vec::new();
         for number in 0..count {
             let part = vec![u8::try_from(number % 251).unwrap(); chunk];
-            reservation.push_body(&part).unwrap();
+            reservation.push_body(&part, &mut exchange).unwrap();
             sent.extend_from_slice(&part);
         }
-        let reply = finish(reservation, "/", "", b"x/y", Recorded::new("POST", &[]));
+        let reply = finish(reservation, "/", "", b"x/y", exchange);
         assert_eq!(reply.status(), 200, "{}", reply.log());
         assert!(reply.body == sent, "{chunk} {count}");
     }
@@ -131,7 +132,8 @@ fn a_body_beyond_the_programs_memory_is_refused_and_the_vm_serves_on() {
     drop(reservation);
     let mut reservation = echo.reserve().unwrap();
     let chunk = vec![1; 1 << 20];
-    let result = (0..16).try_for_each(|_| reservation.push_body(&chunk));
+    let mut exchange = Recorded::new("POST", &[]);
+    let result = (0..16).try_for_each(|_| reservation.push_body(&chunk, &mut exchange));
     assert_eq!(result, Err(BodyError::TooLarge { limit: 8 * MIB }));
     drop(reservation);
     // Often enough to be looked at by the memory limit's tick.

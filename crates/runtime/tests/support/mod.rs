@@ -92,11 +92,18 @@ pub(crate) fn get_with(
 
 pub(crate) fn post(program: &Arc<Program>, url: &str, content_type: &str, body: &[u8]) -> Reply {
     let mut reservation = program.reserve().unwrap();
+    let mut exchange = Recorded::new("POST", &["Host: example.com"]);
+    let request = Request {
+        method: b"POST",
+        url: url.as_bytes(),
+        argument: b"",
+        content_type: content_type.as_bytes(),
+    };
+    reservation.begin(&request);
     reservation
         .begin_body(u64::try_from(body.len()).ok())
         .unwrap();
-    reservation.push_body(body).unwrap();
-    let exchange = Recorded::new("POST", &["Host: example.com"]);
+    reservation.push_body(body, &mut exchange).unwrap();
     finish(reservation, url, "", content_type.as_bytes(), exchange)
 }
 
@@ -115,7 +122,7 @@ pub(crate) fn finish(
         content_type,
     };
     let response = reservation.handle(&request, &mut exchange);
-    let body = body(&reservation);
+    let body = body(&mut reservation);
     assert_eq!(response.content_length, u64::try_from(body.len()).unwrap());
     Reply {
         response,
@@ -124,12 +131,15 @@ pub(crate) fn finish(
     }
 }
 
-/// Copies a response body out of the guest.
-pub(crate) fn body(reservation: &Reservation) -> Vec<u8> {
+/// Reads a whole response body.
+pub(crate) fn body(reservation: &mut Reservation) -> Vec<u8> {
     let mut body = Vec::new();
-    for piece in reservation.body() {
-        // SAFETY: pieces are readable until the reservation is dropped.
-        body.extend_from_slice(unsafe { std::slice::from_raw_parts(piece.ptr, piece.len) });
+    let mut part = vec![0; 10_000];
+    loop {
+        let len = reservation.pull(&mut part).unwrap();
+        if len == 0 {
+            return body;
+        }
+        body.extend_from_slice(part.get(..len).unwrap());
     }
-    body
 }
