@@ -17,6 +17,7 @@ use parking_lot::Mutex;
 use sandbox::{BootConfig, BootError, Exit, Fault, Host, HostError, Image, MainVm, RequestLimits};
 
 use crate::exchange::Severity;
+use crate::figures;
 use crate::hypercalls::{Desk, EntryPoints, MemoryLimits, Regexes, Scene, Stage, Waiting};
 use crate::journal;
 use crate::pool::{Busy, Depth, Pool};
@@ -80,7 +81,7 @@ pub(crate) struct Instance {
     missing: Mutex<Missing>,
     forking: AtomicBool,
     slot_counters: Vec<Arc<SlotCounters>>,
-    pub(crate) counters: InstanceCounters,
+    pub(crate) counters: Arc<InstanceCounters>,
 }
 
 /// Slots that the pool should have and has not.
@@ -161,8 +162,9 @@ impl Instance {
             }),
             forking: AtomicBool::new(false),
             slot_counters: (0..concurrency).map(|_| Arc::default()).collect(),
-            counters: InstanceCounters::default(),
+            counters: Arc::default(),
         });
+        figures::open(&instance);
         // Without a first VM there is no program; further ones may fail and come later.
         let _pool_is_open = instance.pool.give(instance.fork(0)?);
         instance.replenish();
@@ -209,6 +211,11 @@ impl Instance {
 
     pub(crate) fn slot_counters(&self) -> &[Arc<SlotCounters>] {
         &self.slot_counters
+    }
+
+    /// Memory that the image takes, once for all request VMs.
+    pub(crate) fn image_bytes(&self) -> u64 {
+        self.image.bytes()
     }
 
     pub(crate) fn depth(&self) -> Depth {

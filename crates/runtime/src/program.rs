@@ -18,11 +18,13 @@ use std::time::{Duration, Instant};
 use parking_lot::{Condvar, Mutex, RwLock};
 
 use crate::exchange::Severity;
+use crate::figures::{self, Account};
 use crate::instance::{Instance, StartError};
 use crate::journal;
 use crate::pool::Busy;
 use crate::recipe::{Source, Threads};
 use crate::reservation::Reservation;
+use crate::statistics::ProgramCounters;
 use crate::update::Updates;
 
 /// How long a caller waits for a program to start and for a slot, together.
@@ -75,6 +77,7 @@ pub struct Program {
     source: Box<dyn Source>,
     threads: Threads,
     patience: Duration,
+    account: Arc<Account>,
     current: RwLock<Option<Arc<Instance>>>,
     life: Mutex<Life>,
     changed: Condvar,
@@ -116,6 +119,7 @@ impl Program {
             source,
             threads,
             patience,
+            account: figures::account(name),
             current: RwLock::new(None),
             life: Mutex::new(life),
             changed: Condvar::new(),
@@ -125,6 +129,11 @@ impl Program {
 
     pub fn name(&self) -> &str {
         &self.name
+    }
+
+    /// What programs of this name have done, whichever instance served.
+    pub(crate) fn counters(&self) -> &ProgramCounters {
+        &self.account.counters
     }
 
     pub fn phase(&self) -> Phase {

@@ -1,6 +1,7 @@
 //! Counters of slots and programs. Relaxed atomics: each is a sum that someone reads now and then,
 //! none orders anything.
 
+use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -16,6 +17,14 @@ macro_rules! counters {
         #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
         pub(crate) struct $values {
             $($(#[$field_doc])* pub(crate) $field: u64,)*
+        }
+
+        impl $values {
+            /// Adds another reading, field by field.
+            pub(crate) fn add(&mut self, other: &Self) {
+                let Self { $($field,)* } = other;
+                $(self.$field = self.$field.wrapping_add(*$field);)*
+            }
         }
 
         impl $name {
@@ -71,6 +80,10 @@ counters! {
         guest_exceptions,
         /// Pages that wipes had to restore.
         dirty_pages,
+        /// A level, not a sum: bytes of memory of its own that the last wipe found in use.
+        memory,
+        /// The highest level of these.
+        memory_highest,
     }
 }
 
@@ -104,7 +117,42 @@ counters! {
     }
 }
 
-/// One sum.
+counters! {
+    /// What all programs of one name have done, whichever instance served.
+    ProgramCounters / ProgramValues {
+        /// Instances that a live update has put into service.
+        live_updates,
+        /// Bytes of state that live updates have handed over.
+        live_update_transfer_bytes,
+        /// Live updates that left the old instance in service.
+        live_updates_failed,
+    }
+}
+
+counters! {
+    /// What the process has done apart from any program. Times are in nanoseconds.
+    ProcessCounters / ProcessValues {
+        /// Calls from VCL with the name of a program that does not exist.
+        program_notfound,
+        /// Time that VCL waited for programs to answer, queues included, self-requests not.
+        cpu_time,
+    }
+}
+
+/// The process's own.
+pub(crate) static PROCESS: LazyLock<ProcessCounters> = LazyLock::new(ProcessCounters::default);
+
+/// VCL named a program that does not exist.
+pub fn count_unknown_program() {
+    PROCESS.program_notfound.add(1);
+}
+
+/// VCL has waited so long for a program's answer.
+pub fn count_wait_for_answer(time: Duration) {
+    PROCESS.cpu_time.add_time(time);
+}
+
+/// One sum, or one level.
 #[derive(Debug, Default)]
 pub(crate) struct Counter(AtomicU64);
 
@@ -117,27 +165,18 @@ impl Counter {
         self.add(u64::try_from(time.as_nanos()).unwrap_or(u64::MAX));
     }
 
+    /// Sets a level. One thread at a time does so.
+    pub(crate) fn set(&self, level: u64) {
+        self.0.store(level, Ordering::Relaxed);
+    }
+
+    /// Raises a highest level.
+    pub(crate) fn raise(&self, level: u64) {
+        self.0.fetch_max(level, Ordering::Relaxed);
+    }
+
     pub(crate) fn get(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
-    }
-}
-
-macro_rules! add_each {
-    ($sum:ident += $other:ident: $($field:ident)*) => {
-        // Names all fields: one that is missing below does not compile.
-        let SlotValues { $($field,)* } = $other;
-        $($sum.$field = $sum.$field.wrapping_add(*$field);)*
-    };
-}
-
-impl SlotValues {
-    /// Adds another reading, field by field.
-    pub(crate) fn add(&mut self, other: &Self) {
-        add_each!(self += other:
-            invocations resets resets_full exceptions exception_oom exception_mem timeouts
-            reservation_time reset_time request_cpu_time exception_cpu_time input_bytes
-            output_bytes status_2xx status_3xx status_4xx status_5xx kvm_runs interruptions ioctls
-            system_calls guest_exceptions dirty_pages);
     }
 }
 

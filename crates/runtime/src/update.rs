@@ -117,6 +117,11 @@ impl Program {
         let result = self.update_in_turn(binaries);
         match &result {
             Ok(updated) => {
+                self.counters().live_updates.add(1);
+                let bytes = updated.transferred.unwrap_or(0);
+                self.counters()
+                    .live_update_transfer_bytes
+                    .add(u64::try_from(bytes).unwrap_or(0));
                 let kept = match &updated.stored {
                     Stored::Yes(path) => format!("kept in {}", path.display()),
                     Stored::No => "not kept".to_owned(),
@@ -140,6 +145,7 @@ impl Program {
                 journal::say(Severity::Info, self.name(), line.as_bytes());
             }
             Err(error) => {
+                self.counters().live_updates_failed.add(1);
                 let line = format!("live update refused, nothing has changed: {error}");
                 journal::say(Severity::Error, self.name(), line.as_bytes());
             }

@@ -21,6 +21,7 @@ use serde_json::{Map, Value};
 use crate::config::{
     ConfigError, Document, Expansion, Groups, ProgramConfig, Warning, apply, define,
 };
+use crate::figures;
 use crate::loader;
 use crate::program::{Phase, Program};
 use crate::recipe::Threads;
@@ -205,6 +206,13 @@ impl Vcl {
         } else {
             text(&all, indentation)
         })
+    }
+
+    /// The figures of the process, and of all its programs whose names match anywhere, in the text
+    /// format of Prometheus. Unlike `stats` it knows the programs of other VCLs too: it is one
+    /// process that is scraped, whichever VCL answers.
+    pub fn metrics(&self, pattern: &str) -> Result<String, regex::Error> {
+        Ok(figures::text(&Regex::new(pattern)?))
     }
 
     /// Names of the programs, in order.

@@ -54,6 +54,11 @@ pub struct Figures {
     pub fetch_time: Duration,
 }
 
+/// The same, for the table of figures.
+pub(crate) fn values() -> OutgoingValues {
+    COUNTERS.values()
+}
+
 pub fn figures() -> Figures {
     let OutgoingValues {
         self_requests,
@@ -61,7 +66,7 @@ pub fn figures() -> Figures {
         fetches,
         fetches_failed,
         fetch_time,
-    } = COUNTERS.values();
+    } = values();
     Figures {
         self_requests,
         self_requests_failed,
