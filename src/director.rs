@@ -97,7 +97,7 @@ unsafe extern "C" fn tk_rs_finish(ctx: *const ffi::vrt_ctx, _director: *const ff
 }
 
 fn answer(ctx: Context<'_>, call: &Call) -> Result<Held, Failure> {
-    let mut messages = Messages::new(ctx);
+    let mut messages = Messages::new(ctx).with_home(&call.home);
     let method = messages.request_method();
     let opening = Opening {
         method,

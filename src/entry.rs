@@ -36,6 +36,10 @@ const _: () = {
         vmod_library,
     ];
     let _ = [
+        ffi::vmod_init_self_requests as unsafe extern "C" fn(_, _, _, _, _) -> _,
+        vmod_init_self_requests,
+    ];
+    let _ = [
         ffi::vmod_configure as unsafe extern "C" fn(_, _, _, _) -> _,
         vmod_configure,
     ];
@@ -187,6 +191,35 @@ unsafe extern "C" fn vmod_library(ctx: Ctx, vcl: Priv, uri: Text) -> c_uint {
 }
 
 #[unsafe(no_mangle)]
+unsafe extern "C" fn vmod_init_self_requests(
+    ctx: Ctx,
+    vcl: Priv,
+    unix_socket: Text,
+    http_prefix: Text,
+    max_concurrent_requests: i64,
+) -> c_uint {
+    let body = |ctx, state: &State| {
+        if !in_init(ctx, "init_self_requests") {
+            return NO;
+        }
+        // SAFETY: a STRING argument.
+        let socket = lossy(unsafe { string(unix_socket) });
+        // SAFETY: a STRING argument.
+        let prefix = lossy(unsafe { string(http_prefix) });
+        let most = max_concurrent_requests;
+        match state.vcl.init_self_requests(&socket, &prefix, most) {
+            Ok(()) => YES,
+            Err(error) => {
+                ctx.fail(&format!("tinykvm.init_self_requests(): {error}"));
+                NO
+            }
+        }
+    };
+    // SAFETY: called by varnishd as a VCL function.
+    unsafe { enter(ctx, vcl, NO, body) }
+}
+
+#[unsafe(no_mangle)]
 unsafe extern "C" fn vmod_configure(ctx: Ctx, vcl: Priv, program: Text, json: Text) -> c_uint {
     let body = |ctx, state: &State| {
         if !in_init(ctx, "configure") {
@@ -301,6 +334,7 @@ fn use_program(
             url: url.into(),
             argument: argument.into(),
         }),
+        home: state.vcl.self_requests(),
     });
     Ok(director.raw())
 }

@@ -1,8 +1,12 @@
 //! The runtime's view of a fetch: bereq and beresp behind its `Exchange` trait.
 //!
 //! Guards: what a guest asks for cannot overflow the workspace or the header tables; it gets an
-//! error instead, and the fetch goes on.
+//! error instead, and the fetch goes on. The field that tells how many self-requests have led here is
+//! not seen, set or taken away by guests.
 
+use std::sync::Arc;
+
+use runtime::outgoing::{Outgoing, SelfRequests, depth, depth_field, is_depth_field};
 use runtime::{Cacheability, Exchange, FieldError, Severity, Side};
 
 use crate::{
@@ -13,6 +17,7 @@ use crate::{
 #[derive(Debug)]
 pub(crate) struct Messages<'a> {
     ctx: Context<'a>,
+    home: Option<Arc<SelfRequests>>,
     /// What the guest last said about the lifetime of its response.
     pub(crate) cacheability: Option<Cacheability>,
 }
@@ -32,7 +37,16 @@ impl<'a> Messages<'a> {
     pub(crate) fn new(ctx: Context<'a>) -> Self {
         Self {
             ctx,
+            home: None,
             cacheability: None,
+        }
+    }
+
+    /// With the self-requests of the VCL that the task belongs to.
+    pub(crate) fn with_home(self, home: &Arc<SelfRequests>) -> Self {
+        Self {
+            home: Some(Arc::clone(home)),
+            ..self
         }
     }
 
@@ -109,7 +123,9 @@ impl Exchange for Messages<'_> {
         for nth in 0..count {
             // SAFETY: as above; the bridge checks the number.
             let field = unsafe { ffi::tk_http_field(self.ctx.raw(), side, nth) };
-            if let Some(field) = workspace_bytes(field) {
+            if let Some(field) = workspace_bytes(field)
+                && !is_depth_field(field)
+            {
                 visit(field);
             }
         }
@@ -120,18 +136,27 @@ impl Exchange for Messages<'_> {
     }
 
     fn find(&self, side: Side, name: &[u8]) -> Option<&[u8]> {
-        find(self.ctx, side, name)
+        find(self.ctx, side, name).filter(|_| !is_depth_field(name))
     }
 
     fn append(&mut self, side: Side, field: &[u8]) -> Result<u32, FieldError> {
+        if is_depth_field(field) {
+            return Ok(0);
+        }
         self.write(side, field, ffi::TK_GUEST, None)
     }
 
     fn set(&mut self, side: Side, field: &[u8]) -> Result<u32, FieldError> {
+        if is_depth_field(field) {
+            return Ok(0);
+        }
         self.write(side, field, ffi::TK_GUEST, Some(name_len(field)))
     }
 
     fn unset(&mut self, side: Side, name: &[u8]) -> u32 {
+        if is_depth_field(name) {
+            return 0;
+        }
         let text = name.as_ptr().cast();
         // SAFETY: a valid context of a backend task; the name is read during the call only.
         unsafe { ffi::tk_http_unset(self.ctx.raw(), number(side), text, name.len()) }
@@ -140,6 +165,12 @@ impl Exchange for Messages<'_> {
     fn set_cacheable(&mut self, how: Cacheability) -> bool {
         self.cacheability = Some(how);
         true
+    }
+
+    fn outgoing(&self) -> Outgoing {
+        let value = self.value(Side::Request, depth_field());
+        let home = self.home.clone().unwrap_or_default();
+        Outgoing::new(home, depth(value.unwrap_or_default()))
     }
 
     fn log(&mut self, severity: Severity, line: &[u8]) {

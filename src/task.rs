@@ -3,9 +3,9 @@
 //! Guards: the strings and the request VM of a task are seen by that task alone. A director is
 //! only a key here, so one that is used after its task or after a rollback finds nothing.
 
-use std::ffi::c_void;
+use std::{ffi::c_void, sync::Arc};
 
-use runtime::chain::Chain;
+use runtime::{chain::Chain, outgoing::SelfRequests};
 
 use crate::{context::Context, fetch::Held, ffi, guard::guard, state::Director};
 
@@ -15,6 +15,8 @@ pub(crate) struct Call {
     pub(crate) director: Director,
     /// Ends with the program that was asked for.
     pub(crate) chain: Chain,
+    /// The self-requests of the VCL that asked.
+    pub(crate) home: Arc<SelfRequests>,
 }
 
 impl Call {

@@ -23,6 +23,7 @@ use crate::config::{
 };
 use crate::figures;
 use crate::loader;
+use crate::outgoing::{SelfRequests, SelfRequestsError};
 use crate::program::{Phase, Program};
 use crate::recipe::Threads;
 use crate::registry::Registry;
@@ -34,6 +35,8 @@ static REGISTRY: LazyLock<Registry<Program>> = LazyLock::new(Registry::new);
 #[derive(Debug, Default)]
 pub struct Vcl {
     table: RwLock<Table>,
+    /// Not of the table, which may be locked for long: every request asks.
+    home: RwLock<Arc<SelfRequests>>,
 }
 
 #[derive(Debug, Default)]
@@ -58,6 +61,23 @@ struct Held {
 impl Vcl {
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// Says where this Varnish is for programs that ask it, and how many of them may at once.
+    pub fn init_self_requests(
+        &self,
+        unix_socket: &str,
+        http_prefix: &str,
+        max_concurrent_requests: i64,
+    ) -> Result<(), SelfRequestsError> {
+        let home = SelfRequests::new(unix_socket, http_prefix, max_concurrent_requests)?;
+        *self.home.write() = Arc::new(home);
+        Ok(())
+    }
+
+    /// The self-requests that this VCL's requests cause.
+    pub fn self_requests(&self) -> Arc<SelfRequests> {
+        Arc::clone(&self.home.read())
     }
 
     /// Fetches a document and takes in what it defines. Blocks as long as the fetch may take.
