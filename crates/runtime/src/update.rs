@@ -118,10 +118,11 @@ impl Program {
         match &result {
             Ok(updated) => {
                 self.counters().live_updates.add(1);
-                let bytes = updated.transferred.unwrap_or(0);
-                self.counters()
-                    .live_update_transfer_bytes
-                    .add(u64::try_from(bytes).unwrap_or(0));
+                if let StateMoved::Bytes(bytes) = updated.state {
+                    self.counters()
+                        .live_update_transfer_bytes
+                        .add(u64::try_from(bytes).unwrap_or(0));
+                }
                 let kept = match &updated.stored {
                     Stored::Yes(path) => format!("kept in {}", path.display()),
                     Stored::No => "not kept".to_owned(),
