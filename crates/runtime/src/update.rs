@@ -11,6 +11,7 @@
 //! An update that meets an unload comes after it: what it brings serves in the end. Where the last
 //! VCL gives the program up meanwhile, the update ends as usual, and its instance goes with it.
 
+use std::borrow::Cow;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -23,6 +24,7 @@ use crate::exchange::Severity;
 use crate::hypercalls::Entry;
 use crate::instance::{Instance, StartError};
 use crate::journal;
+use crate::loader::archive::ArchiveError;
 use crate::program::Program;
 use crate::source::Binaries;
 use crate::statistics::Counter;
@@ -66,6 +68,11 @@ pub enum UpdateError {
     /// Upstream's words.
     #[error("Empty file received")]
     Empty,
+    /// Neither an executable nor an archive of one.
+    #[error(transparent)]
+    Archive(#[from] ArchiveError),
+    #[error("{0}")]
+    File(String),
     #[error("another update of the program has been under way for {waited:.1?}")]
     Busy { waited: Duration },
     /// What its settings ask for could not be had.
@@ -82,7 +89,7 @@ impl UpdateError {
     /// Whether who sent the program can do something about it.
     pub fn is_the_senders(&self) -> bool {
         match self {
-            Self::Empty | Self::Restore(_) => true,
+            Self::Empty | Self::Archive(_) | Self::File(_) | Self::Restore(_) => true,
             Self::Busy { .. } | Self::Settings(_) => false,
             Self::Start(error) => error.is_the_programs(),
         }
@@ -113,15 +120,29 @@ impl Program {
     /// the next load where the configuration has a place for them. Blocks as long as the start
     /// takes, on a thread of ours.
     pub fn update(&self, binaries: &Binaries) -> Result<Updated, UpdateError> {
+        self.update_by(None, || Ok(Cow::Borrowed(binaries)))
+    }
+
+    /// As `update`, with binaries that have to be had first. Where this program is not loaded,
+    /// state comes from `predecessor`.
+    pub(crate) fn update_by<'a>(
+        &self,
+        predecessor: Option<Arc<Instance>>,
+        binaries: impl FnOnce() -> Result<Cow<'a, Binaries>, UpdateError>,
+    ) -> Result<Updated, UpdateError> {
         let begun = Instant::now();
-        let result = self.update_in_turn(binaries);
-        match &result {
+        let result = binaries().and_then(|binaries| self.update_in_turn(predecessor, &binaries));
+        self.tell(begun.elapsed(), &result);
+        result
+    }
+
+    fn tell(&self, took: Duration, result: &Result<Updated, UpdateError>) {
+        match result {
             Ok(updated) => {
                 self.counters().live_updates.add(1);
                 if let StateMoved::Bytes(bytes) = updated.state {
-                    self.counters()
-                        .live_update_transfer_bytes
-                        .add(u64::try_from(bytes).unwrap_or(0));
+                    let bytes = u64::try_from(bytes).unwrap_or(u64::MAX);
+                    self.counters().live_update_transfer_bytes.add(bytes);
                 }
                 let kept = match &updated.stored {
                     Stored::Yes(path) => format!("kept in {}", path.display()),
@@ -142,7 +163,7 @@ impl Program {
                         ", without the state".to_owned()
                     }
                 };
-                let line = format!("live update in {:.1?}, {kept}{state}", begun.elapsed());
+                let line = format!("live update in {took:.1?}, {kept}{state}");
                 journal::say(Severity::Info, self.name(), line.as_bytes());
             }
             Err(error) => {
@@ -151,10 +172,13 @@ impl Program {
                 journal::say(Severity::Error, self.name(), line.as_bytes());
             }
         }
-        result
     }
 
-    fn update_in_turn(&self, binaries: &Binaries) -> Result<Updated, UpdateError> {
+    fn update_in_turn(
+        &self,
+        predecessor: Option<Arc<Instance>>,
+        binaries: &Binaries,
+    ) -> Result<Updated, UpdateError> {
         if binaries.request.is_empty() {
             return Err(UpdateError::Empty);
         }
@@ -167,7 +191,7 @@ impl Program {
         let start = || Instance::start(&recipe, binaries, self.threads(), &|_phase| {});
         let fresh: Arc<Instance> =
             catch_unwind(AssertUnwindSafe(start)).unwrap_or(Err(StartError::Panicked))?;
-        let state = match self.current() {
+        let state = match self.current().or(predecessor) {
             Some(old) => self.hand_over(&old, &fresh)?,
             None => StateMoved::Nothing,
         };

@@ -34,7 +34,7 @@ static REGISTRY: LazyLock<Registry<Program>> = LazyLock::new(Registry::new);
 /// One VCL's programs.
 #[derive(Debug, Default)]
 pub struct Vcl {
-    table: RwLock<Table>,
+    table: Arc<RwLock<Table>>,
     /// Not of the table, which may be locked for long: every request asks.
     home: RwLock<Arc<SelfRequests>>,
 }
@@ -301,5 +301,8 @@ fn text(all: &Map<String, Value>, indentation: i64) -> String {
     }
 }
 
+mod live;
 #[cfg(test)]
 mod tests;
+
+pub use live::Updatable;

@@ -16,7 +16,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use runtime::{Phase, Vcl};
+use runtime::{Phase, Stored, Vcl};
 use serde_json::{Value, json};
 use support::get;
 
@@ -219,4 +219,79 @@ fn the_queue_is_as_long_as_it_is_configured() {
     let error = program.reserve().unwrap_err().to_string();
     assert!(error.contains("became free within"), "{error}");
     drop(held);
+}
+
+#[test]
+fn an_update_reaches_every_vcl_with_the_program_and_lasts_over_reloads() {
+    let _alone = alone();
+    let file = File::new("hello", "updated");
+    let (one, two) = (
+        vcl(&file, json!({ "key": "secret" })),
+        vcl(&file, json!({ "key": "secret" })),
+    );
+    assert_eq!(get(&two.program(b"p").unwrap(), "/x").text(), "Hello World");
+    let updatable = one.updatable(b"p").unwrap();
+    assert!(updatable.admits(b"secret"));
+    assert!(!updatable.admits(b"") && !updatable.admits(b"secreT"));
+    let updated = updatable.update(guests::elf("echo")).unwrap();
+    assert!(matches!(&updated.stored, Stored::Yes(path) if *path == file.0));
+    assert_eq!(get(&two.program(b"p").unwrap(), "/x").text(), "/x ");
+    // The next load is from the file, which has it now.
+    assert_eq!(fs::read(&file.0).unwrap(), guests::elf("echo"));
+    one.invalidate("p").unwrap();
+    assert_eq!(get(&two.program(b"p").unwrap(), "/y").text(), "/y ");
+    assert!(one.updatable(b"q").is_none());
+    assert!(!vcl(&file, json!({})).updatable(b"p").unwrap().admits(b""));
+}
+
+#[test]
+fn an_update_may_come_from_a_file_and_bring_a_missing_program_to_life() {
+    let _alone = alone();
+    let file = File::new("hello", "missing");
+    fs::remove_file(&file.0).unwrap();
+    let vcl = vcl(&file, json!({}));
+    let program = vcl.program(b"p").unwrap();
+    program.reserve().unwrap_err();
+    let updatable = vcl.updatable(b"p").unwrap();
+    let error = updatable.update_from(&file.0).unwrap_err();
+    assert!(error.to_string().contains("No such file"), "{error}");
+    let echo = guests::compile("echo");
+    updatable.update_from(&echo).unwrap();
+    assert_eq!(get(&program, "/x").text(), "/x ");
+    assert_eq!(fs::read(&file.0).unwrap(), fs::read(echo).unwrap());
+}
+
+#[test]
+fn an_update_takes_settings_that_have_changed_since_the_program_was_loaded() {
+    let _alone = alone();
+    let file = File::new("hello", "settings");
+    let vcl = vcl(&file, json!({}));
+    let old = vcl.program(b"p").unwrap();
+    assert_eq!(get(&old, "/").text(), "Hello World");
+    vcl.main_arguments("p", vec![b"one".to_vec()]).unwrap();
+    let updatable = vcl.updatable(b"p").unwrap();
+    updatable.update(b"no program".to_vec()).unwrap_err();
+    assert!(Arc::ptr_eq(&vcl.program(b"p").unwrap(), &old));
+    assert_eq!(get(&old, "/").text(), "Hello World");
+    updatable.update(guests::elf("environment")).unwrap();
+    let new = vcl.program(b"p").unwrap();
+    assert!(!Arc::ptr_eq(&new, &old));
+    let text = get(&new, "/").text();
+    assert!(text.contains("one"), "{text}");
+}
+
+#[test]
+fn an_update_of_a_vcl_that_cools_down_ends_and_leaves_nothing_behind() {
+    let _alone = alone();
+    let file = File::new("hello", "cooled");
+    let before = machines();
+    let vcl = vcl(&file, json!({}));
+    get(&vcl.program(b"p").unwrap(), "/");
+    let updatable = vcl.updatable(b"p").unwrap();
+    vcl.cool();
+    updatable.update(guests::elf("echo")).unwrap();
+    drop(updatable);
+    until("all machines are gone", || machines() == before);
+    // Warm again it finds what the update has left.
+    assert_eq!(get(&vcl.program(b"p").unwrap(), "/x").text(), "/x ");
 }

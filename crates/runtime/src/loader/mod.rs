@@ -204,6 +204,11 @@ fn program_within(config: &ProgramConfig, limits: &Limits) -> Result<Loaded, Loa
     }
 }
 
+/// A local file as a program or an archive of one.
+pub(crate) fn read(path: &Path) -> Result<Vec<u8>, LoadError> {
+    Local::open(path)?.read(Limits::PROGRAM.max_bytes)
+}
+
 /// The text of a library.
 pub(crate) fn library(uri: &str) -> Result<String, LoadError> {
     library_within(uri, &Limits::LIBRARY)

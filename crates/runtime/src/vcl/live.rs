@@ -1,0 +1,118 @@
+//! Live updates as VCL asks for them: by name, with a key, from uploaded bytes or from a file.
+//!
+//! Guards: nothing of an update needs the VCL once it has begun: it may be discarded meanwhile.
+
+use std::borrow::Cow;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::RwLock;
+
+use super::{Held, Table, Vcl};
+use crate::config::ProgramConfig;
+use crate::loader::{self, archive};
+use crate::program::Program;
+use crate::update::{UpdateError, Updated};
+
+/// A program in the hands of who wants to update it.
+#[derive(Debug, Clone)]
+pub struct Updatable {
+    table: Arc<RwLock<Table>>,
+    config: ProgramConfig,
+    /// Of that configuration.
+    program: Arc<Program>,
+    /// What serves until the update, where the settings have changed since it was loaded.
+    outdated: Option<Arc<Program>>,
+}
+
+impl Vcl {
+    /// The program of that name, for who wants to update it.
+    pub fn updatable(&self, name: &[u8]) -> Option<Updatable> {
+        let mut table = self.table.write();
+        let entry = table.entries.get_mut(name)?;
+        let outdated = entry.held.take_if(|held| held.outdated);
+        let program = entry.obtain();
+        let updatable = Updatable {
+            table: Arc::clone(&self.table),
+            config: entry.config.clone(),
+            program,
+            outdated: outdated.as_ref().map(|held| Arc::clone(&held.program)),
+        };
+        if outdated.is_some() {
+            // It goes on until the update has succeeded.
+            entry.held = outdated;
+        }
+        Some(updatable)
+    }
+}
+
+impl Updatable {
+    /// Whether that is the program's key. A program without one has no uploads.
+    pub fn admits(&self, key: &[u8]) -> bool {
+        self.config.key.matches(key)
+    }
+
+    pub fn name(&self) -> &str {
+        &self.config.name
+    }
+
+    /// After this time an update has ended, or something is wrong: its turn has come, it has
+    /// started twice and been warmed up once, and moved its state.
+    pub fn max_time(&self) -> Duration {
+        let settings = &self.config.settings;
+        let starts = settings.max_boot_time.saturating_mul(4);
+        let state = settings.max_storage_time.saturating_mul(4);
+        [settings.max_queue_time, starts, state]
+            .into_iter()
+            .fold(Duration::from_secs(10), Duration::saturating_add)
+    }
+
+    /// Updates the program by what was uploaded: an ELF file or an archive. Blocks, and needs a
+    /// stack of ordinary size.
+    pub fn update(&self, upload: Vec<u8>) -> Result<Updated, UpdateError> {
+        self.update_by(|| {
+            if upload.is_empty() {
+                return Err(UpdateError::Empty);
+            }
+            Ok(Cow::Owned(archive::open(upload)?))
+        })
+    }
+
+    /// Updates the program by what is in a file: as `update`.
+    pub fn update_from(&self, path: &Path) -> Result<Updated, UpdateError> {
+        self.update_by(|| {
+            let bytes = loader::read(path).map_err(|error| UpdateError::File(error.to_string()))?;
+            if bytes.is_empty() {
+                return Err(UpdateError::Empty);
+            }
+            Ok(Cow::Owned(archive::open(bytes)?))
+        })
+    }
+
+    fn update_by(
+        &self,
+        binaries: impl FnOnce() -> Result<Cow<'static, crate::Binaries>, UpdateError>,
+    ) -> Result<Updated, UpdateError> {
+        let predecessor = self.outdated.as_ref().and_then(|program| program.current());
+        let updated = self.program.update_by(predecessor, binaries)?;
+        if let Some(outdated) = &self.outdated {
+            drop(self.exchange(outdated));
+        }
+        Ok(updated)
+    }
+
+    /// Puts the program of the new settings in the place of the one that served until now.
+    fn exchange(&self, outdated: &Arc<Program>) -> Option<Held> {
+        let mut table = self.table.write();
+        let entry = table.entries.get_mut(self.config.name.as_bytes())?;
+        let serving = entry.held.as_ref()?;
+        if !Arc::ptr_eq(&serving.program, outdated) {
+            return None;
+        }
+        entry.held.replace(Held {
+            program: Arc::clone(&self.program),
+            outdated: entry.config != self.config,
+        })
+    }
+}
