@@ -9,7 +9,7 @@ use sandbox::AllowedPath;
 use crate::config::{PathRule, ProgramConfig, Warmup};
 use crate::exchange::Severity;
 use crate::journal;
-use crate::loader::{self, Kept, Loaded, Origin};
+use crate::loader::{self, Had, Kept, Loaded, Origin};
 use crate::recipe::{Recipe, Source, Warming};
 use crate::update::Stored;
 
@@ -51,11 +51,14 @@ impl Source for Configured {
     }
 
     fn binaries(&self) -> Result<Binaries, String> {
-        let Loaded { bytes, from } = loader::program(&self.0).map_err(|error| error.to_string())?;
-        if let Some((severity, line)) = report(&self.0, bytes.len(), from) {
-            journal::say(severity, &self.0.name, line.as_bytes());
+        let config = &self.0;
+        download(config)?;
+        let Loaded { binaries, from } =
+            loader::program(config).map_err(|error| error.to_string())?;
+        if let Some((severity, line)) = report(config, from) {
+            journal::say(severity, &config.name, line.as_bytes());
         }
-        Ok(bytes.into())
+        Ok(binaries)
     }
 
     fn keep(&self, binaries: &Binaries) -> Stored {
@@ -63,8 +66,38 @@ impl Source for Configured {
     }
 }
 
+/// Fetches the files that the program needs. One that has to have a certain hash decides whether the
+/// program starts; what is missing otherwise is the program's affair.
+fn download(config: &ProgramConfig) -> Result<(), String> {
+    let list = &config.settings.download;
+    let mut failed = None;
+    for (item, had) in list.iter().zip(loader::downloads(list)) {
+        let path = &item.filepath;
+        let (severity, line) = match had {
+            Had::Verified => continue,
+            Had::Current => (Severity::Info, format!("download: {path} is still current")),
+            Had::Fetched => (Severity::Info, format!("download: fetched {path}")),
+            Had::Not { why, stale } => {
+                let line = format!("download: {path}: {why}");
+                if item.sha256.is_some() {
+                    failed = failed.or(Some(line));
+                    continue;
+                }
+                let then = if stale {
+                    "using the file as it is"
+                } else {
+                    "going on without the file"
+                };
+                (Severity::Error, format!("{line}; {then}"))
+            }
+        };
+        journal::say(severity, &config.name, line.as_bytes());
+    }
+    failed.map_or(Ok(()), Err)
+}
+
 /// What an operator should know about where the bytes came from.
-fn report(config: &ProgramConfig, len: usize, from: Origin) -> Option<(Severity, String)> {
+fn report(config: &ProgramConfig, from: Origin) -> Option<(Severity, String)> {
     let filename = || {
         config
             .filename
@@ -76,13 +109,18 @@ fn report(config: &ProgramConfig, len: usize, from: Origin) -> Option<(Severity,
         Origin::File => None,
         Origin::Unchanged => Some((Severity::Info, format!("{} is still current", filename()))),
         Origin::Fetched {
+            len,
             kept: Kept::NotWanted,
         } => Some((Severity::Info, format!("fetched {len} bytes"))),
-        Origin::Fetched { kept: Kept::Yes } => Some((
+        Origin::Fetched {
+            len,
+            kept: Kept::Yes,
+        } => Some((
             Severity::Info,
             format!("fetched {len} bytes, kept in {}", filename()),
         )),
         Origin::Fetched {
+            len,
             kept: Kept::Failed(error),
         } => {
             let text = format!(

@@ -1,7 +1,7 @@
 //! Local files: read whole or not at all, replaced at once.
 
 use std::fs::{self, File, OpenOptions, Permissions};
-use std::io::{self, Read as _, Write as _};
+use std::io::{self, Read as _, Seek as _, Write as _};
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
@@ -44,6 +44,11 @@ impl<'a> Local<'a> {
 
     pub(super) fn modified(&self) -> Option<SystemTime> {
         self.modified
+    }
+
+    /// The open file, for pieces of it.
+    pub(super) fn into_file(self) -> File {
+        self.file
     }
 
     pub(super) fn read(self, max_bytes: u64) -> Result<Vec<u8>, LoadError> {
@@ -93,52 +98,95 @@ fn digit(byte: u8) -> Option<u8> {
         .and_then(|digit| u8::try_from(digit).ok())
 }
 
-/// Makes `bytes` the content of `path`, and its folders if need be. A reader of the file sees the
-/// old content or the new one, also after a crash. The file keeps its mode; where `path` is a
-/// symbolic link, what it points to is replaced.
+/// Makes `bytes` the content of `path`, and its folders if need be.
 pub(super) fn replace(path: &Path, bytes: &[u8], modified: Option<SystemTime>) -> io::Result<()> {
-    static NEXT: AtomicU64 = AtomicU64::new(0);
-    let target = fs::canonicalize(path);
-    let path = target.as_deref().unwrap_or(path);
-    let mode = fs::metadata(path).map(|facts| facts.permissions()).ok();
-    let name = path.file_name().ok_or(io::ErrorKind::InvalidInput)?;
-    let folder = match path.parent() {
-        Some(folder) if !folder.as_os_str().is_empty() => folder,
-        _ => Path::new("."),
-    };
-    fs::create_dir_all(folder)?;
-    let number = NEXT.fetch_add(1, Ordering::Relaxed);
-    let mut part = b".".to_vec();
-    part.extend_from_slice(name.as_bytes());
-    part.extend_from_slice(format!(".{}.{number}.part", std::process::id()).as_bytes());
-    let part = folder.join(std::ffi::OsString::from_vec(part));
-    let result = write(&part, bytes, modified, mode).and_then(|()| fs::rename(&part, path));
-    if result.is_err() {
-        let _the_first_error_counts = fs::remove_file(&part);
-        return result;
-    }
-    // The new name lasts; not every file system can be asked for that.
-    let _as_durable_as_it_gets = File::open(folder).and_then(|folder| folder.sync_all());
-    Ok(())
+    let mut part = Part::beside(path)?;
+    part.write_all(bytes)?;
+    part.finish(modified)
 }
 
-fn write(
-    path: &Path,
-    bytes: &[u8],
-    modified: Option<SystemTime>,
+/// A file on its way to replace another one: a reader of that sees the old content or the new one,
+/// also after a crash. The file keeps its mode; where its path is a symbolic link, what it points to is
+/// replaced.
+#[derive(Debug)]
+pub(super) struct Part {
+    path: PathBuf,
     mode: Option<Permissions>,
-) -> io::Result<()> {
-    let mut file = OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(0o644)
-        .open(path)?;
-    file.write_all(bytes)?;
-    if let Some(modified) = modified {
-        file.set_modified(modified)?;
+    folder: PathBuf,
+    part: PathBuf,
+    file: File,
+    finished: bool,
+}
+
+impl Part {
+    /// Makes an empty one, and the folders of `path` if need be.
+    pub(super) fn beside(path: &Path) -> io::Result<Self> {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        let path = fs::canonicalize(path).unwrap_or_else(|_new| path.to_owned());
+        let mode = fs::metadata(&path).map(|facts| facts.permissions()).ok();
+        let name = path.file_name().ok_or(io::ErrorKind::InvalidInput)?;
+        let folder = match path.parent() {
+            Some(folder) if !folder.as_os_str().is_empty() => folder.to_owned(),
+            _ => PathBuf::from("."),
+        };
+        fs::create_dir_all(&folder)?;
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let mut part = b".".to_vec();
+        part.extend_from_slice(name.as_bytes());
+        part.extend_from_slice(format!(".{}.{number}.part", std::process::id()).as_bytes());
+        let part = folder.join(std::ffi::OsString::from_vec(part));
+        let file = OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(0o644)
+            .open(&part)?;
+        Ok(Self {
+            path,
+            mode,
+            folder,
+            part,
+            file,
+            finished: false,
+        })
     }
-    if let Some(mode) = mode {
-        file.set_permissions(mode)?;
+
+    /// Forgets what was written.
+    pub(super) fn restart(&mut self) -> io::Result<()> {
+        self.file.rewind()?;
+        self.file.set_len(0)
     }
-    file.sync_all()
+
+    /// Replaces the file at once.
+    pub(super) fn finish(mut self, modified: Option<SystemTime>) -> io::Result<()> {
+        if let Some(modified) = modified {
+            self.file.set_modified(modified)?;
+        }
+        if let Some(mode) = self.mode.take() {
+            self.file.set_permissions(mode)?;
+        }
+        self.file.sync_all()?;
+        fs::rename(&self.part, &self.path)?;
+        self.finished = true;
+        // The new name lasts; not every file system can be asked for that.
+        let _as_durable_as_it_gets = File::open(&self.folder).and_then(|folder| folder.sync_all());
+        Ok(())
+    }
+}
+
+impl io::Write for Part {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.file.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.file.flush()
+    }
+}
+
+impl Drop for Part {
+    fn drop(&mut self) {
+        if !self.finished {
+            let _an_earlier_error_counts = fs::remove_file(&self.part);
+        }
+    }
 }

@@ -1,6 +1,7 @@
 //! One GET over HTTP or HTTPS, by libcurl. Redirects are followed here and not by libcurl: each
 //! target is looked at first.
 
+use std::io;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use curl::easy::{Easy, List};
@@ -10,15 +11,46 @@ use super::{Limits, LoadError};
 
 const MOST_REDIRECTS: usize = 5;
 
-/// What a server, or a file, says.
+/// What an asker has already; with nothing of it, everything is wanted.
+#[derive(Debug, Default)]
+pub(super) struct Has<'a> {
+    pub(super) modified: Option<SystemTime>,
+    pub(super) etag: Option<&'a str>,
+}
+
+/// What a server says.
 #[derive(Debug)]
 pub(super) enum Answer {
-    Whole {
-        bytes: Vec<u8>,
-        modified: Option<SystemTime>,
-    },
-    /// It is as old as the asker's.
+    /// All of it went into the sink.
+    Whole(About),
+    /// The asker has it.
     Unchanged,
+}
+
+/// What an answer says of its body.
+#[derive(Debug, Default)]
+pub(super) struct About {
+    pub(super) modified: Option<SystemTime>,
+    pub(super) etag: Option<String>,
+}
+
+/// Where a body goes.
+pub(super) trait Sink {
+    /// What came so far belongs to an answer that does not count.
+    fn restart(&mut self) -> io::Result<()>;
+    fn take(&mut self, bytes: &[u8]) -> io::Result<()>;
+}
+
+impl Sink for Vec<u8> {
+    fn restart(&mut self) -> io::Result<()> {
+        self.clear();
+        Ok(())
+    }
+
+    fn take(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.extend_from_slice(bytes);
+        Ok(())
+    }
 }
 
 pub(super) fn is_http(uri: &str) -> bool {
@@ -47,18 +79,25 @@ pub fn shown(uri: &str) -> String {
     format!("{scheme}://{host}{path}")
 }
 
-/// Asks for `uri`; with `since` only for something newer.
+/// Asks for `uri`, unless it is what the asker `has`.
 pub(super) fn get(
     uri: &str,
-    since: Option<SystemTime>,
+    has: &Has<'_>,
     limits: &Limits,
+    sink: &mut dyn Sink,
 ) -> Result<Answer, LoadError> {
     let deadline = Instant::now() + limits.total;
-    let since = since.and_then(http_date);
+    let mut conditions = Vec::new();
+    if let Some(date) = has.modified.and_then(http_date) {
+        conditions.push(format!("If-Modified-Since: {date}"));
+    }
+    if let Some(etag) = has.etag {
+        conditions.push(format!("If-None-Match: {etag}"));
+    }
     let mut target = uri.to_owned();
     for _ in 0..=MOST_REDIRECTS {
         let left = deadline.saturating_duration_since(Instant::now());
-        let reply = ask(&target, since.as_deref(), left, limits)?;
+        let reply = ask(&target, &conditions, left, limits, sink)?;
         let status = |status| {
             Err(LoadError::Status {
                 uri: shown(&target),
@@ -66,13 +105,8 @@ pub(super) fn get(
             })
         };
         match reply.status {
-            200 => {
-                return Ok(Answer::Whole {
-                    bytes: reply.body,
-                    modified: reply.modified,
-                });
-            }
-            304 if since.is_some() => return Ok(Answer::Unchanged),
+            200 => return Ok(Answer::Whole(reply.about)),
+            304 if !conditions.is_empty() => return Ok(Answer::Unchanged),
             301 | 302 | 303 | 307 | 308 => {
                 let Some(next) = reply.redirect else {
                     return status(reply.status);
@@ -96,34 +130,49 @@ pub(super) fn get(
 
 struct Reply {
     status: u32,
-    body: Vec<u8>,
-    modified: Option<SystemTime>,
+    about: About,
     redirect: Option<String>,
 }
 
 fn ask(
     uri: &str,
-    since: Option<&str>,
+    conditions: &[String],
     left: Duration,
     limits: &Limits,
+    sink: &mut dyn Sink,
 ) -> Result<Reply, LoadError> {
-    let mut body = Vec::new();
+    let mut len = 0_u64;
     let mut too_long = false;
+    let mut etag = None;
+    let mut kept = sink.restart();
     let mut easy = Easy::new();
-    let result = prepare(&mut easy, uri, since, left, limits).and_then(|()| {
+    let result = prepare(&mut easy, uri, conditions, left, limits).and_then(|()| {
         let mut transfer = easy.transfer();
+        transfer.header_function(|line| {
+            etag = etag.take().or_else(|| etag_in(line));
+            true
+        })?;
         transfer.write_function(|data| {
-            let len = u64::try_from(body.len() + data.len()).unwrap_or(u64::MAX);
-            if len > limits.max_bytes {
-                too_long = true;
-                // Fewer bytes than there were end the transfer.
-                return Ok(0);
+            len = len.saturating_add(u64::try_from(data.len()).unwrap_or(u64::MAX));
+            too_long = len > limits.max_bytes;
+            if kept.is_ok() && !too_long {
+                kept = sink.take(data);
             }
-            body.extend_from_slice(data);
-            Ok(data.len())
+            // Fewer bytes than there were end the transfer.
+            Ok(if kept.is_ok() && !too_long {
+                data.len()
+            } else {
+                0
+            })
         })?;
         transfer.perform()
     });
+    if let Err(source) = kept {
+        return Err(LoadError::Write {
+            uri: shown(uri),
+            source,
+        });
+    }
     if let Err(error) = result {
         if too_long || error.is_filesize_exceeded() {
             return Err(LoadError::TooLong {
@@ -150,16 +199,34 @@ fn ask(
         .and_then(|seconds| u64::try_from(seconds).ok());
     Ok(Reply {
         status: easy.response_code().map_err(down)?,
-        body,
-        modified: modified.and_then(|seconds| UNIX_EPOCH.checked_add(Duration::from_secs(seconds))),
+        about: About {
+            modified: modified
+                .and_then(|seconds| UNIX_EPOCH.checked_add(Duration::from_secs(seconds))),
+            etag,
+        },
         redirect: easy.redirect_url().ok().flatten().map(str::to_owned),
     })
+}
+
+/// The value of an ETag field that can be sent back as it is.
+fn etag_in(line: &[u8]) -> Option<String> {
+    const LONGEST: usize = 256;
+    let (name, value) = std::str::from_utf8(line).ok()?.split_once(':')?;
+    let value = value.trim();
+    let quoted = value.strip_prefix("W/").unwrap_or(value);
+    let fits = name.eq_ignore_ascii_case("etag")
+        && value.len() <= LONGEST
+        && quoted.len() >= 2
+        && quoted.starts_with('"')
+        && quoted.ends_with('"')
+        && value.bytes().all(|byte| byte.is_ascii_graphic());
+    fits.then(|| value.to_owned())
 }
 
 fn prepare(
     easy: &mut Easy,
     uri: &str,
-    since: Option<&str>,
+    conditions: &[String],
     left: Duration,
     limits: &Limits,
 ) -> Result<(), curl::Error> {
@@ -175,9 +242,11 @@ fn prepare(
     easy.max_filesize(limits.max_bytes)?;
     easy.fetch_filetime(true)?;
     easy.useragent(concat!("libvmod-tinykvm/", env!("CARGO_PKG_VERSION")))?;
-    if let Some(date) = since {
+    if !conditions.is_empty() {
         let mut fields = List::new();
-        fields.append(&format!("If-Modified-Since: {date}"))?;
+        for condition in conditions {
+            fields.append(condition)?;
+        }
         easy.http_headers(fields)?;
     }
     Ok(())

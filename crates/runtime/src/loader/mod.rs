@@ -1,9 +1,9 @@
-//! The bytes of programs and the text of libraries: from files, and from servers by HTTP.
+//! The binaries of programs and the text of libraries: from files, and from servers by HTTP.
 //!
 //! ```text
 //! no uri                    -> filename, checked against sha256
 //! filename matches sha256   -> filename, nothing is asked
-//! uri, 200                  -> the answer, checked against sha256, kept in filename
+//! uri, 200                  -> the answer, checked against sha256, taken out of its archive, kept in filename
 //! uri, 304                  -> filename
 //! uri, server down          -> filename, if there is one that sha256 does not exclude
 //! ```
@@ -14,7 +14,9 @@
 //! replaced at once or not at all.
 
 pub mod archive;
+mod copy;
 mod date;
+mod download;
 mod file;
 mod http;
 mod keep;
@@ -22,15 +24,17 @@ mod keep;
 mod tests;
 
 use std::io;
-use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime};
-
-use sha2::{Digest as _, Sha256};
+use std::path::PathBuf;
+use std::time::Duration;
 
 use crate::config::ProgramConfig;
+use crate::source::Binaries;
+use archive::ArchiveError;
+use copy::{Copy, Fetched, hash};
+pub(crate) use download::{Had, downloads};
 use file::Local;
-use http::Answer;
 pub use http::shown;
+use http::{About, Answer, Has};
 pub(crate) use keep::keep;
 
 /// How long a fetch may take and what it may bring.
@@ -55,6 +59,13 @@ impl Limits {
         total: Duration::from_secs(30),
         stalled: Duration::from_secs(15),
         max_bytes: 16 << 20,
+    };
+    /// Models and databases come this way: what is too slow is told by `stalled`.
+    pub(crate) const DOWNLOAD: Self = Self {
+        connect: Duration::from_secs(5),
+        total: Duration::from_secs(3600),
+        stalled: Duration::from_secs(15),
+        max_bytes: 64 << 30,
     };
 }
 
@@ -85,6 +96,10 @@ pub enum LoadError {
         expected: String,
         got: String,
     },
+    #[error("{from}: {source}")]
+    Archive { from: String, source: ArchiveError },
+    #[error("{uri}: cannot keep what the server sends: {source}")]
+    Write { uri: String, source: io::Error },
     #[error("{0} is no UTF-8 text")]
     NotText(String),
     #[error("neither \"filename\" nor \"uri\" is given")]
@@ -103,10 +118,10 @@ impl LoadError {
     }
 }
 
-/// A program's bytes.
+/// A program's binaries.
 #[derive(Debug)]
 pub(crate) struct Loaded {
-    pub(crate) bytes: Vec<u8>,
+    pub(crate) binaries: Binaries,
     pub(crate) from: Origin,
 }
 
@@ -118,7 +133,7 @@ pub(crate) enum Origin {
     /// The local file, which the server says is current.
     Unchanged,
     /// The server; `kept` says whether they are in the local file now.
-    Fetched { kept: Kept },
+    Fetched { len: usize, kept: Kept },
     /// The local file, because the server failed.
     Fallback { why: LoadError },
 }
@@ -137,71 +152,77 @@ pub(crate) fn program(config: &ProgramConfig) -> Result<Loaded, LoadError> {
 }
 
 fn program_within(config: &ProgramConfig, limits: &Limits) -> Result<Loaded, LoadError> {
+    let mut loaded = with_storage(config, limits)?;
+    if !config.settings.storage {
+        loaded.binaries.storage = None;
+    }
+    Ok(loaded)
+}
+
+fn with_storage(config: &ProgramConfig, limits: &Limits) -> Result<Loaded, LoadError> {
     let (filename, uri) = (config.filename.as_deref(), config.uri.as_deref());
+    let copy = filename.map(|path| Copy::read(path, limits.max_bytes));
     let Some(uri) = uri else {
-        let path = filename.ok_or(LoadError::Nowhere)?;
-        let bytes = Local::open(path)?.read(limits.max_bytes)?;
-        check(&bytes, config.sha256.as_ref(), || {
-            path.display().to_string()
+        let copy = copy.ok_or(LoadError::Nowhere)??;
+        check(&copy.binaries, None, config.sha256.as_ref(), || {
+            let path = filename.map(|path| path.display().to_string());
+            path.unwrap_or_default()
         })?;
-        return Ok(Loaded {
-            bytes,
-            from: Origin::File,
-        });
+        let (binaries, from) = (copy.binaries, Origin::File);
+        return Ok(Loaded { binaries, from });
     };
-    let copy = local_copy(filename, config.sha256.as_ref(), limits);
-    if let Copy::Verified(bytes) = copy {
-        return Ok(Loaded {
-            bytes,
-            from: Origin::File,
-        });
+    let mut copy = copy.and_then(Result::ok);
+    if let Some(hash) = &config.sha256 {
+        copy = copy.filter(|copy| copy.has_hash(hash));
+        if let Some(Copy { binaries, .. }) = copy {
+            let from = Origin::File;
+            return Ok(Loaded { binaries, from });
+        }
     }
-    let since = match copy {
-        Copy::Unverified(modified) => modified,
-        _ => None,
-    };
-    let fallback = |why| match (&copy, filename) {
-        (Copy::Unverified(_), Some(path)) => {
-            let bytes = Local::open(path)?.read(limits.max_bytes)?;
-            Ok(Loaded {
-                bytes,
-                from: Origin::Fallback { why },
-            })
+    let has = copy.as_ref().map(|copy| copy.has(uri)).unwrap_or_default();
+    let (bytes, about) = match (fetch(uri, &has, limits), copy) {
+        (Err(why), Some(copy)) if why.is_down() => {
+            let (binaries, from) = (copy.binaries, Origin::Fallback { why });
+            return Ok(Loaded { binaries, from });
         }
-        _ => Err(why),
-    };
-    match (fetch(uri, since, limits), filename) {
-        (Err(error), _) if error.is_down() => fallback(error),
-        (Err(error), _) => Err(error),
-        (Ok(Answer::Unchanged), Some(path)) => {
-            let bytes = Local::open(path)?.read(limits.max_bytes)?;
-            Ok(Loaded {
-                bytes,
-                from: Origin::Unchanged,
-            })
+        (Err(error), _) => return Err(error),
+        (Ok(None), Some(copy)) => {
+            let (binaries, from) = (copy.binaries, Origin::Unchanged);
+            return Ok(Loaded { binaries, from });
         }
-        (Ok(Answer::Unchanged), None) => {
+        (Ok(None), None) => {
             // Nothing was asked that this could be the answer to.
-            Err(LoadError::Status {
-                uri: shown(uri),
-                status: 304,
-            })
+            let (uri, status) = (shown(uri), 304);
+            return Err(LoadError::Status { uri, status });
         }
-        (Ok(Answer::Whole { bytes, modified }), _) => {
-            check(&bytes, config.sha256.as_ref(), || shown(uri))?;
-            let kept = match filename.filter(|_| http::is_http(uri)) {
-                None => Kept::NotWanted,
-                Some(path) => match file::replace(path, &bytes, modified) {
-                    Ok(()) => Kept::Yes,
-                    Err(error) => Kept::Failed(error),
-                },
+        (Ok(Some(whole)), _) => whole,
+    };
+    let (len, hash) = (bytes.len(), hash(&bytes));
+    let binaries = archive::open(bytes).map_err(|source| LoadError::Archive {
+        from: shown(uri),
+        source,
+    })?;
+    check(&binaries, Some(&hash), config.sha256.as_ref(), || {
+        shown(uri)
+    })?;
+    let About { modified, etag } = about;
+    let kept = match filename.filter(|_| http::is_http(uri)) {
+        None => Kept::NotWanted,
+        Some(path) => {
+            let fetched = Fetched {
+                uri,
+                hash: &hash,
+                etag,
+                modified,
             };
-            Ok(Loaded {
-                bytes,
-                from: Origin::Fetched { kept },
-            })
+            match copy::keep(path, &binaries, fetched) {
+                Ok(()) => Kept::Yes,
+                Err(error) => Kept::Failed(error),
+            }
         }
-    }
+    };
+    let from = Origin::Fetched { len, kept };
+    Ok(Loaded { binaries, from })
 }
 
 /// A local file as a program or an archive of one.
@@ -215,69 +236,47 @@ pub(crate) fn library(uri: &str) -> Result<String, LoadError> {
 }
 
 fn library_within(uri: &str, limits: &Limits) -> Result<String, LoadError> {
-    let status = |status| LoadError::Status {
-        uri: shown(uri),
-        status,
-    };
-    match fetch(uri, None, limits)? {
-        Answer::Whole { bytes, .. } => {
-            String::from_utf8(bytes).map_err(|_| LoadError::NotText(shown(uri)))
+    match fetch(uri, &Has::default(), limits)? {
+        Some((bytes, _)) => String::from_utf8(bytes).map_err(|_| LoadError::NotText(shown(uri))),
+        None => {
+            let (uri, status) = (shown(uri), 304);
+            Err(LoadError::Status { uri, status })
         }
-        Answer::Unchanged => Err(status(304)),
     }
 }
 
-fn fetch(uri: &str, since: Option<SystemTime>, limits: &Limits) -> Result<Answer, LoadError> {
+/// All that an address has, or nothing where the asker `has` it.
+fn fetch(uri: &str, has: &Has<'_>, limits: &Limits) -> Result<Option<(Vec<u8>, About)>, LoadError> {
     if http::is_http(uri) {
-        return http::get(uri, since, limits);
+        let mut bytes = Vec::new();
+        return Ok(match http::get(uri, has, limits, &mut bytes)? {
+            Answer::Whole(about) => Some((bytes, about)),
+            Answer::Unchanged => None,
+        });
     }
     let path = file::path_of(uri).ok_or_else(|| LoadError::Address(shown(uri)))?;
     let bytes = Local::open(&path)?.read(limits.max_bytes)?;
-    Ok(Answer::Whole {
-        bytes,
-        modified: None,
-    })
+    Ok(Some((bytes, About::default())))
 }
 
-/// What is known of the file that a fetched program is kept in.
-enum Copy {
-    /// There is none, or none that may be used.
-    None,
-    /// It is what the configuration asks for.
-    Verified(Vec<u8>),
-    /// There is no hash to tell; the time is the file's.
-    Unverified(Option<SystemTime>),
-}
-
-fn local_copy(filename: Option<&Path>, hash: Option<&[u8; 32]>, limits: &Limits) -> Copy {
-    let Some(local) = filename.and_then(|path| Local::open(path).ok()) else {
-        return Copy::None;
-    };
-    match hash {
-        None => Copy::Unverified(local.modified()),
-        Some(hash) => match local.read(limits.max_bytes) {
-            Ok(bytes) if Sha256::digest(&bytes)[..] == hash[..] => Copy::Verified(bytes),
-            _ => Copy::None,
-        },
-    }
-}
-
+/// `expected` may be the hash of the program or of `fetched`, the archive that it came in.
 fn check(
-    bytes: &[u8],
-    hash: Option<&[u8; 32]>,
+    binaries: &Binaries,
+    fetched: Option<&str>,
+    expected: Option<&[u8; 32]>,
     from: impl FnOnce() -> String,
 ) -> Result<(), LoadError> {
-    let Some(expected) = hash else {
+    let Some(expected) = expected.map(|hash| hex(hash)) else {
         return Ok(());
     };
-    let got = Sha256::digest(bytes);
-    if got[..] == expected[..] {
+    let program = hash(&binaries.request);
+    if program == expected || fetched == Some(&expected) {
         return Ok(());
     }
     Err(LoadError::Hash {
         from: from(),
-        expected: hex(expected),
-        got: hex(&got),
+        expected,
+        got: fetched.map_or(program, str::to_owned),
     })
 }
 

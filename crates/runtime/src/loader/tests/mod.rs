@@ -1,3 +1,5 @@
+mod downloads;
+mod kept;
 mod server;
 
 use std::fs;
@@ -31,9 +33,11 @@ impl Folder {
 
     fn names(&self) -> Vec<String> {
         let entries = fs::read_dir(&self.0).unwrap();
-        entries
+        let mut names: Vec<_> = entries
             .map(|entry| entry.unwrap().file_name().into_string().unwrap())
-            .collect()
+            .collect();
+        names.sort();
+        names
     }
 }
 
@@ -42,6 +46,9 @@ impl Drop for Folder {
         fs::remove_dir_all(&self.0).unwrap();
     }
 }
+
+/// What a server has.
+const REMOTE: &[u8] = b"\x7fELF remote";
 
 const LIMITS: Limits = Limits {
     connect: Duration::from_secs(5),
@@ -64,7 +71,7 @@ fn load(config: &ProgramConfig) -> Result<Loaded, LoadError> {
 }
 
 fn sha256(bytes: &[u8]) -> Option<[u8; 32]> {
-    Some(Sha256::digest(bytes).into())
+    Some(<sha2::Sha256 as sha2::Digest>::digest(bytes).into())
 }
 
 fn unlucky(result: Result<Loaded, LoadError>) -> String {
@@ -76,7 +83,7 @@ fn a_local_file_is_read_whole() {
     let folder = Folder::new();
     let path = folder.file("p", b"local");
     let loaded = load(&config(Some(&path), None)).unwrap();
-    assert_eq!(loaded.bytes, b"local");
+    assert_eq!(loaded.binaries.request, b"local");
     assert!(matches!(loaded.from, Origin::File));
     assert!(matches!(load(&config(None, None)), Err(LoadError::Nowhere)));
 }
@@ -132,11 +139,11 @@ fn a_local_file_with_another_hash_is_not_loaded() {
 #[test]
 fn a_file_address_is_a_file() {
     let folder = Folder::new();
-    let path = folder.file("a b", b"local");
+    let path = folder.file("a b", REMOTE);
     let uri = format!("FILE://{}", path.display().to_string().replace(' ', "%20"));
     let kept = folder.0.join("kept");
     let loaded = load(&config(Some(&kept), Some(&uri))).unwrap();
-    assert_eq!(loaded.bytes, b"local");
+    assert_eq!(loaded.binaries.request, REMOTE);
     assert_eq!(folder.names(), ["a b"]);
     for bad in [
         "file:///%",
@@ -157,11 +164,17 @@ fn a_file_address_is_a_file() {
 fn a_fetched_program_is_kept_with_the_servers_date() {
     let folder = Folder::new();
     let kept = folder.0.join("new/folder/p");
-    let server = Server::always(ok(b"remote"));
+    let server = Server::always(ok(REMOTE));
     let loaded = load(&config(Some(&kept), Some(&server.url("/p")))).unwrap();
-    assert_eq!(loaded.bytes, b"remote");
-    assert!(matches!(loaded.from, Origin::Fetched { kept: Kept::Yes }));
-    assert_eq!(fs::read(&kept).unwrap(), b"remote");
+    assert_eq!(loaded.binaries.request, REMOTE);
+    assert!(matches!(
+        loaded.from,
+        Origin::Fetched {
+            kept: Kept::Yes,
+            ..
+        }
+    ));
+    assert_eq!(fs::read(&kept).unwrap(), REMOTE);
     let facts = fs::metadata(&kept).unwrap();
     assert_eq!(facts.permissions().mode() & 0o777, 0o644);
     assert_eq!(
@@ -174,7 +187,8 @@ fn a_fetched_program_is_kept_with_the_servers_date() {
     assert!(matches!(
         loaded.from,
         Origin::Fetched {
-            kept: Kept::NotWanted
+            kept: Kept::NotWanted,
+            ..
         }
     ));
 }
@@ -184,10 +198,10 @@ fn a_kept_program_is_replaced_at_once_and_nothing_else_stays_behind() {
     let folder = Folder::new();
     let path = folder.file("p", b"old");
     let mut before = fs::File::open(&path).unwrap();
-    let server = Server::always(ok(b"remote"));
+    let server = Server::always(ok(REMOTE));
     load(&config(Some(&path), Some(&server.url("/p")))).unwrap();
-    assert_eq!(fs::read(&path).unwrap(), b"remote");
-    assert_eq!(folder.names(), ["p"]);
+    assert_eq!(fs::read(&path).unwrap(), REMOTE);
+    assert_eq!(folder.names(), ["p", "p.origin"]);
     // Who reads the old file goes on reading the old file.
     let mut text = String::new();
     before.read_to_string(&mut text).unwrap();
@@ -198,13 +212,14 @@ fn a_kept_program_is_replaced_at_once_and_nothing_else_stays_behind() {
 fn a_program_that_cannot_be_kept_is_used_all_the_same() {
     let folder = Folder::new();
     let file = folder.file("file", b"");
-    let server = Server::always(ok(b"remote"));
+    let server = Server::always(ok(REMOTE));
     let loaded = load(&config(Some(&file.join("p")), Some(&server.url("/p")))).unwrap();
-    assert_eq!(loaded.bytes, b"remote");
+    assert_eq!(loaded.binaries.request, REMOTE);
     assert!(matches!(
         loaded.from,
         Origin::Fetched {
-            kept: Kept::Failed(_)
+            kept: Kept::Failed(_),
+            ..
         }
     ));
 }
@@ -218,7 +233,7 @@ fn a_server_is_asked_for_something_newer_than_the_kept_program() {
         .unwrap();
     let server = Server::always(status("304 Not Modified"));
     let loaded = load(&config(Some(&path), Some(&server.url("/p?q")))).unwrap();
-    assert_eq!(loaded.bytes, b"local");
+    assert_eq!(loaded.binaries.request, b"local");
     assert!(matches!(loaded.from, Origin::Unchanged));
     let head = &server.seen()[0];
     assert!(head.starts_with("GET /p?q HTTP/1.1\r\n"), "{head}");
@@ -234,23 +249,23 @@ fn a_server_is_asked_for_something_newer_than_the_kept_program() {
 #[test]
 fn a_verified_program_is_not_fetched_and_a_wrong_one_always_is() {
     let folder = Folder::new();
-    let path = folder.file("p", b"remote");
-    let server = Server::always(ok(b"remote"));
+    let path = folder.file("p", REMOTE);
+    let server = Server::always(ok(REMOTE));
     let mut config = config(Some(&path), Some(&server.url("/p")));
-    config.sha256 = sha256(b"remote");
+    config.sha256 = sha256(REMOTE);
     assert!(matches!(load(&config).unwrap().from, Origin::File));
     assert_eq!(server.seen().len(), 0);
     fs::write(&path, b"wrong").unwrap();
-    assert_eq!(load(&config).unwrap().bytes, b"remote");
+    assert_eq!(load(&config).unwrap().binaries.request, REMOTE);
     assert!(!server.seen()[0].contains("If-Modified-Since"));
-    assert_eq!(fs::read(&path).unwrap(), b"remote");
+    assert_eq!(fs::read(&path).unwrap(), REMOTE);
 }
 
 #[test]
 fn a_fetched_program_with_another_hash_is_neither_used_nor_kept() {
     let folder = Folder::new();
     let path = folder.file("p", b"local");
-    let server = Server::always(ok(b"evil"));
+    let server = Server::always(ok(b"\x7fELF evil"));
     let mut config = config(Some(&path), Some(&server.url("/p")));
     config.sha256 = sha256(b"good");
     assert!(matches!(load(&config), Err(LoadError::Hash { .. })));
@@ -265,7 +280,7 @@ fn the_kept_program_serves_while_the_server_is_down() {
     let truncated = Server::always("HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nremo");
     for uri in [nobody(), broken.url("/p"), truncated.url("/p")] {
         let loaded = load(&config(Some(&path), Some(&uri))).unwrap();
-        assert_eq!(loaded.bytes, b"local");
+        assert_eq!(loaded.binaries.request, b"local");
         assert!(matches!(loaded.from, Origin::Fallback { .. }));
         // Without a copy there is nothing to fall back to.
         assert!(load(&config(None, Some(&uri))).is_err());
@@ -331,7 +346,7 @@ fn redirects_are_followed_within_one_time_limit_and_a_number() {
             b"HTTP/1.1 302 Found\r\nLocation: /b\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
                 .to_vec()
         } else if head.starts_with("GET /b ") {
-            ok(b"remote")
+            ok(REMOTE)
         } else {
             b"HTTP/1.1 301 Moved\r\nLocation: /loop\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
                 .to_vec()
@@ -339,8 +354,11 @@ fn redirects_are_followed_within_one_time_limit_and_a_number() {
         connection.write_all(&answer).unwrap();
     });
     assert_eq!(
-        load(&config(None, Some(&server.url("/a")))).unwrap().bytes,
-        b"remote"
+        load(&config(None, Some(&server.url("/a"))))
+            .unwrap()
+            .binaries
+            .request,
+        REMOTE
     );
     let result = load(&config(None, Some(&server.url("/loop"))));
     assert!(
@@ -370,7 +388,8 @@ fn a_redirect_away_from_http_is_not_followed() {
 
 #[test]
 fn an_answer_has_a_largest_size_announced_or_not() {
-    let body = vec![b'x'; (1 << 20) + 1];
+    let mut body = vec![b'x'; (1 << 20) + 1];
+    body[..4].copy_from_slice(b"\x7fELF");
     let announced = Server::always(ok(&body));
     let mut answer = b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n".to_vec();
     answer.extend_from_slice(&body);
@@ -393,7 +412,8 @@ fn an_answer_has_a_largest_size_announced_or_not() {
     assert_eq!(
         load(&config(None, Some(&fits.url("/p"))))
             .unwrap()
-            .bytes
+            .binaries
+            .request
             .len(),
         1 << 20
     );
