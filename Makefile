@@ -1,12 +1,14 @@
 # The commands of the project. Each installs what it needs first (scripts/setup.sh: nothing to do
 # takes a moment), so that a fresh Debian 12 machine with a Rust toolchain needs no other step.
-.PHONY: help setup build demo test test-hw check bench clean
+.PHONY: help setup build demo test test-all test-hw check bench clean
 
 help:
 	@echo 'make demo      build, start varnishd with an example guest, ask it over HTTP'
 	@echo 'make test      all tests, on this machine'"'"'s /dev/kvm'
 	@echo 'make test-hw   the KVM and .vtc tests in a QEMU machine with AMD SVM'
 	@echo 'make build     target/release/libvmod_tinykvm.so'
+	@echo '               VARNISH=7.7 (or 9.0: Vinyl Cache): make build and make test for that version,'
+	@echo '               in a Debian of its own under target/roots; make test-all: for all of them'
 	@echo 'make check     format, lints, licences'
 	@echo 'make bench     figures against varnishd without a backend, and against nginx'
 	@echo 'make setup     install what the others need; make clean: remove target/'
@@ -14,14 +16,22 @@ help:
 setup:
 	@scripts/setup.sh build
 
+# Empty for the installed Varnish.
+with := $(if $(VARNISH),scripts/with-varnish.sh $(VARNISH))
+
 build: setup
-	cargo build --release
+	@$(with) cargo build --release
 
 demo:
 	@scripts/demo.sh
 
+# Only the .vtc files have to do with the version of Varnish.
 test: setup
-	@scripts/test.sh
+	@$(with) scripts/test.sh $(if $(VARNISH),--test vtc)
+
+test-all: test
+	@$(MAKE) --no-print-directory test VARNISH=7.7
+	@$(MAKE) --no-print-directory test VARNISH=9.0
 
 test-hw:
 	@scripts/setup.sh build hw

@@ -1,6 +1,9 @@
 //! Makes the C side of the VMOD: finds Varnish, runs vmodtool.py on the interface,
 //! compiles the generated code and the shims, and reads `bridge.h` into Rust.
 //! No logic of the VMOD is here.
+//!
+//! Varnish is this machine's, or with `VARNISH_ROOT` that of a Debian in that folder
+//! (scripts/varnish-root.sh). How versions differ is for vmod/versions.h.
 
 use std::{
     env, fs,
@@ -9,7 +12,7 @@ use std::{
 };
 
 const SHIMS: [&str; 6] = ["context", "director", "http", "fetch", "ttl", "data"];
-const HEADERS: [&str; 3] = ["bridge.h", "house.h", "wrapper.h"];
+const HEADERS: [&str; 4] = ["bridge.h", "house.h", "versions.h", "wrapper.h"];
 
 fn main() {
     if let Err(problem) = build() {
@@ -20,7 +23,9 @@ fn main() {
 fn build() -> Result<(), String> {
     let out = PathBuf::from(env::var_os("OUT_DIR").ok_or("OUT_DIR is not set")?);
     let varnish = Varnish::find()?;
-    // For tests/vtc.rs: where Varnish's own modules are.
+    // For tests/vtc.rs: where Varnish is, and its own modules in there.
+    let root = env::var("VARNISH_ROOT").unwrap_or_default();
+    println!("cargo::rustc-env=VARNISH_ROOT={root}");
     println!("cargo::rustc-env=VARNISH_VMODDIR={}", varnish.modules);
     for file in SHIMS.iter().map(|s| format!("{s}.c")) {
         println!("cargo::rerun-if-changed=vmod/{file}");
@@ -29,6 +34,7 @@ fn build() -> Result<(), String> {
         println!("cargo::rerun-if-changed=vmod/{header}");
     }
     println!("cargo::rerun-if-env-changed=PKG_CONFIG_PATH");
+    println!("cargo::rerun-if-env-changed=VARNISH_ROOT");
     // varnishd closes a module whose last VCL is gone; ours has threads that may still run then.
     println!("cargo::rustc-cdylib-link-arg=-Wl,-z,nodelete");
 
@@ -37,59 +43,73 @@ fn build() -> Result<(), String> {
     bind(&varnish, &out)
 }
 
-/// What pkg-config knows about the installed Varnish.
+/// What pkg-config knows about the Varnish to build for.
 struct Varnish {
+    /// Where its own modules are, as it sees it.
     modules: String,
     includes: Vec<PathBuf>,
     vmodtool: PathBuf,
 }
 
+/// Vinyl Cache goes by both names in Debian, elsewhere by its own.
+const PACKAGES: [&str; 2] = ["varnishapi", "vinylapi"];
+/// What tells that the headers of the daemon's inside are there.
+const INSIDES: [&str; 2] = ["cache/cache_varnishd.h", "cache/cache_vinyld.h"];
+
 impl Varnish {
     fn find() -> Result<Self, String> {
-        let modules = pkg_config(&["--variable=vmoddir"])?;
-        let includes = pkg_config(&["--cflags-only-I"])?
+        let root = env::var_os("VARNISH_ROOT").map(PathBuf::from);
+        let known = |package: &&&str| pkg_config(root.as_deref(), &["--exists", package]).is_ok();
+        let package = PACKAGES.iter().find(known).unwrap_or(&PACKAGES[0]);
+        let ask = |what: &str| pkg_config(root.as_deref(), &[what, package]);
+        let inside = |path: &str| match &root {
+            Some(root) => root.join(path.trim_start_matches('/')),
+            None => PathBuf::from(path),
+        };
+
+        let includes = ask("--cflags-only-I")?
             .split_whitespace()
             .filter_map(|flag| flag.strip_prefix("-I"))
-            .map(PathBuf::from)
+            .map(inside)
             .collect::<Vec<_>>();
-        let vmodtool = PathBuf::from(pkg_config(&["--variable=vmodtool"])?);
-        if !vmodtool.is_file() {
-            return Err(format!(
-                "{} is missing: install the Debian package libvarnishapi-dev",
-                vmodtool.display()
-            ));
-        }
-        if !includes
-            .iter()
-            .any(|dir| dir.join("cache/cache_varnishd.h").is_file())
-        {
-            return Err(
-                "cache/cache_varnishd.h is missing: install the Debian package libvarnishapi-dev"
-                    .to_owned(),
-            );
-        }
-        Ok(Self {
-            modules,
+        let found = Self {
+            modules: ask("--variable=vmoddir")?,
+            vmodtool: inside(&ask("--variable=vmodtool")?),
             includes,
-            vmodtool,
-        })
+        };
+        if !found.vmodtool.is_file() {
+            return Err(missing(&found.vmodtool.display().to_string()));
+        }
+        let is_there = |header| found.includes.iter().any(|dir| dir.join(header).is_file());
+        if !INSIDES.iter().any(is_there) {
+            return Err(missing(INSIDES[0]));
+        }
+        Ok(found)
     }
 }
 
-fn pkg_config(args: &[&str]) -> Result<String, String> {
-    let answer = Command::new("pkg-config")
-        .args(args)
-        .arg("varnishapi")
-        .output()
-        .map_err(|e| {
-            format!("cannot run pkg-config ({e}): install the Debian package pkg-config")
-        })?;
+fn missing(what: &str) -> String {
+    format!("{what} is missing: install the Debian package libvarnishapi-dev (or libvinylapi-dev)")
+}
+
+fn pkg_config(root: Option<&Path>, args: &[&str]) -> Result<String, String> {
+    let mut command = Command::new("pkg-config");
+    command.args(args);
+    if let Some(root) = root {
+        let folders = ["usr/lib/x86_64-linux-gnu/pkgconfig", "usr/share/pkgconfig"];
+        let folders = env::join_paths(folders.map(|folder| root.join(folder)))
+            .map_err(|e| format!("VARNISH_ROOT: {e}"))?;
+        command.env("PKG_CONFIG_LIBDIR", folders);
+    }
+    let answer = command.output().map_err(|e| {
+        format!("cannot run pkg-config ({e}): install the Debian package pkg-config")
+    })?;
     if !answer.status.success() {
-        return Err(format!(
-            "pkg-config does not know varnishapi: install the Debian package libvarnishapi-dev \
-             ({})",
-            String::from_utf8_lossy(&answer.stderr).trim()
-        ));
+        let reason = String::from_utf8_lossy(&answer.stderr);
+        return Err(missing(&format!(
+            "what pkg-config wants ({})",
+            reason.trim()
+        )));
     }
     Ok(String::from_utf8_lossy(&answer.stdout).trim().to_owned())
 }
@@ -98,6 +118,7 @@ fn pkg_config(args: &[&str]) -> Result<String, String> {
 fn generate(varnish: &Varnish, out: &Path) -> Result<(), String> {
     let interface = "vmod/vmod_tinykvm.vcc";
     println!("cargo::rerun-if-changed={interface}");
+    let here = env::current_dir().map_err(|e| format!("no current folder: {e}"))?;
     let done = Command::new("python3")
         .arg(&varnish.vmodtool)
         .arg("--strict")
@@ -105,7 +126,9 @@ fn generate(varnish: &Varnish, out: &Path) -> Result<(), String> {
         .arg(out.join("vcc_if"))
         .arg("-w")
         .arg(out)
-        .arg(interface)
+        .arg(here.join(interface))
+        // It leaves a note about the version beside.
+        .current_dir(out)
         .output()
         .map_err(|e| format!("cannot run python3 ({e}): install the Debian package python3"))?;
     if !done.status.success() {

@@ -1,7 +1,7 @@
 #!/bin/bash
 # Installs the Debian packages that a command of the Makefile needs and that are missing.
 #
-#   setup.sh build [bench] [hw]
+#   setup.sh build [bench] [hw] [roots]
 #
 # Says what it does; does nothing, in a moment, where nothing is missing. Never touches the Rust
 # toolchain: Debian 12's own is too old, and which one to use is the user's choice.
@@ -15,6 +15,7 @@ build=(varnish libvarnishapi-dev pkg-config clang libclang-dev gcc g++ musl-tool
        python3 python3-docutils make curl libcurl4-openssl-dev libssl-dev)
 bench=(wrk nginx-light)
 hw=(qemu-system-x86 busybox-static cpio)
+roots=(debootstrap)
 
 wanted=()
 for group in "${@:-build}"; do
@@ -22,7 +23,8 @@ for group in "${@:-build}"; do
     build) wanted+=("${build[@]}") ;;
     bench) wanted+=("${bench[@]}") ;;
     hw) wanted+=("${hw[@]}") ;;
-    *) fail "unknown group '$group': build, bench or hw" ;;
+    roots) wanted+=("${roots[@]}") ;;
+    *) fail "unknown group '$group': build, bench, hw or roots" ;;
   esac
 done
 

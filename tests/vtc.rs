@@ -1,5 +1,6 @@
 //! Each `tests/vtc/*.vtc` as a test of its own, run by varnishtest against the library that cargo
-//! has built beside this executable.
+//! has built beside this executable. With a library for the Varnish of another Debian
+//! (scripts/with-varnish.sh) varnishtest runs in there.
 //!
 //! A file may use the macros `${vmod}` (the library), `${vmod_path}` (its folder and that of
 //! Varnish's own modules), `${vcl}` (the folder of the examples in VCL), `${guest_NAME}`
@@ -58,7 +59,7 @@ fn run(file: &Path) -> Result<Completion, Failed> {
         return skipped("there is no /dev/kvm");
     }
 
-    let mut command = Command::new("varnishtest");
+    let mut command = varnishtest();
     // An emulated CPU is some ten times slower.
     let seconds = if env::var_os("TINYKVM_TEST_SLOW").is_some() {
         600
@@ -101,6 +102,15 @@ fn run(file: &Path) -> Result<Completion, Failed> {
         )
         .into()),
     }
+}
+
+fn varnishtest() -> Command {
+    if env!("VARNISH_ROOT").is_empty() {
+        return Command::new("varnishtest");
+    }
+    let mut command = Command::new(root().join("scripts/in-root.sh"));
+    command.arg(env!("VARNISH_ROOT")).arg("varnishtest");
+    command
 }
 
 /// The library of this very build: cargo puts it where it puts test executables.

@@ -50,7 +50,7 @@ tk_log(VRT_CTX, int tag, const char *text, size_t len)
 	if (ctx != NULL && ctx->vsl != NULL)
 		VSLb(ctx->vsl, tags[tag], "%.*s", printable(len), text);
 	else
-		VSL(tags[tag], 0, "%.*s", printable(len), text);
+		VSL(tags[tag], NO_VXID, "%.*s", printable(len), text);
 }
 
 void

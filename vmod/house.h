@@ -1,6 +1,6 @@
 /* The headers of varnishd that the shims are compiled against, in the order they demand. */
 
-#include "cache/cache_varnishd.h"
+#include "versions.h"
 #include "cache/cache_filter.h"
 #include "vcl.h"
 #include "bridge.h"
