@@ -24,7 +24,7 @@ mod keep;
 mod tests;
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::config::ProgramConfig;
