@@ -46,4 +46,4 @@ pub use statistics::{count_unknown_program, count_wait_for_answer};
 pub use storage::HandOverError;
 pub use stream::PullError;
 pub use update::{StateMoved, Stored, UpdateError, Updated};
-pub use vcl::{Updatable, Vcl};
+pub use vcl::{Denied, Updatable, Vcl};

@@ -305,4 +305,4 @@ mod live;
 #[cfg(test)]
 mod tests;
 
-pub use live::Updatable;
+pub use live::{Denied, Updatable};

@@ -16,7 +16,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use runtime::{Phase, Stored, Vcl};
+use runtime::{Denied, Phase, Stored, Vcl};
 use serde_json::{Value, json};
 use support::get;
 
@@ -230,9 +230,7 @@ fn an_update_reaches_every_vcl_with_the_program_and_lasts_over_reloads() {
         vcl(&file, json!({ "key": "secret" })),
     );
     assert_eq!(get(&two.program(b"p").unwrap(), "/x").text(), "Hello World");
-    let updatable = one.updatable(b"p").unwrap();
-    assert!(updatable.admits(b"secret"));
-    assert!(!updatable.admits(b"") && !updatable.admits(b"secreT"));
+    let updatable = one.updatable_with(b"p", b"secret").unwrap();
     let updated = updatable.update(guests::elf("echo")).unwrap();
     assert!(matches!(&updated.stored, Stored::Yes(path) if *path == file.0));
     assert_eq!(get(&two.program(b"p").unwrap(), "/x").text(), "/x ");
@@ -240,8 +238,27 @@ fn an_update_reaches_every_vcl_with_the_program_and_lasts_over_reloads() {
     assert_eq!(fs::read(&file.0).unwrap(), guests::elf("echo"));
     one.invalidate("p").unwrap();
     assert_eq!(get(&two.program(b"p").unwrap(), "/y").text(), "/y ");
-    assert!(one.updatable(b"q").is_none());
-    assert!(!vcl(&file, json!({})).updatable(b"p").unwrap().admits(b""));
+}
+
+#[test]
+fn only_the_key_of_the_program_admits_to_updates_and_an_empty_one_never_does() {
+    let file = File::new("hello", "keys");
+    let denied = |vcl: &Vcl, name: &str, key: &str| {
+        vcl.updatable_with(name.as_bytes(), key.as_bytes())
+            .unwrap_err()
+    };
+    let with_key = vcl(&file, json!({ "key": "secret" }));
+    for wrong in ["", "secreT", "secre", "secret "] {
+        assert_eq!(denied(&with_key, "p", wrong), Denied::WrongKey);
+    }
+    assert_eq!(denied(&with_key, "q", "secret"), Denied::Unknown);
+    assert_eq!(
+        with_key.updatable_with(b"p", b"secret").unwrap().name(),
+        "p"
+    );
+    for without in [json!({}), json!({ "key": "" })] {
+        assert_eq!(denied(&vcl(&file, without), "p", ""), Denied::NoKey);
+    }
 }
 
 #[test]

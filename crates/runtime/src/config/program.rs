@@ -32,6 +32,10 @@ impl Secret {
         Self(text)
     }
 
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// Whether `attempt` is the secret, in a time that depends on lengths only. There is no
     /// right attempt at an empty secret.
     pub fn matches(&self, attempt: &[u8]) -> bool {

@@ -26,7 +26,34 @@ pub struct Updatable {
     outdated: Option<Arc<Program>>,
 }
 
+/// Why nobody may update a program from outside.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Denied {
+    #[error("there is no such program")]
+    Unknown,
+    #[error("the program has no \"key\"")]
+    NoKey,
+    #[error("that is not the program's key")]
+    WrongKey,
+}
+
 impl Vcl {
+    /// The program of that name, for who knows its key.
+    pub fn updatable_with(&self, name: &[u8], key: &[u8]) -> Result<Updatable, Denied> {
+        // Who only tries keys must not keep others from the table.
+        {
+            let table = self.table.read();
+            let config = &table.entries.get(name).ok_or(Denied::Unknown)?.config;
+            if config.key.is_empty() {
+                return Err(Denied::NoKey);
+            }
+            if !config.key.matches(key) {
+                return Err(Denied::WrongKey);
+            }
+        }
+        self.updatable(name).ok_or(Denied::Unknown)
+    }
+
     /// The program of that name, for who wants to update it.
     pub fn updatable(&self, name: &[u8]) -> Option<Updatable> {
         let mut table = self.table.write();
@@ -48,11 +75,6 @@ impl Vcl {
 }
 
 impl Updatable {
-    /// Whether that is the program's key. A program without one has no uploads.
-    pub fn admits(&self, key: &[u8]) -> bool {
-        self.config.key.matches(key)
-    }
-
     pub fn name(&self) -> &str {
         &self.config.name
     }
