@@ -27,7 +27,7 @@ use crate::runner::{Errand, Runner};
 use crate::slot::{Slot, State};
 use crate::source::Binaries;
 use crate::statistics::{InstanceCounters, SlotCounters};
-use crate::storage::{HandOverError, Storage};
+use crate::storage::{Founding, HandOverError, Storage};
 use crate::warming::Warmer;
 
 /// How long no fork is tried after one failed.
@@ -45,6 +45,14 @@ pub enum StartError {
     Boot(#[from] BootError),
     #[error("main() did not get to waiting for requests: {told}")]
     Main { fault: Fault, told: String },
+    /// Of the storage VM.
+    #[error("its storage VM: {0}")]
+    Storage(Box<StartError>),
+    #[error(
+        "its storage program starts at {entry:#x}: mapping storage into request VMs (from 1 GiB \
+         on) is not supported; link it below, and use storage_call"
+    )]
+    RemoteStorage { entry: u64 },
     #[error("main() returned instead of waiting for requests")]
     DidNotWait,
     #[error("no thread for a request VM: {0}")]
@@ -60,7 +68,8 @@ impl StartError {
     pub(crate) fn is_the_programs(&self) -> bool {
         match self {
             Self::Boot(error) => !matches!(error, BootError::Host(_)),
-            Self::Main { .. } | Self::DidNotWait => true,
+            Self::Main { .. } | Self::DidNotWait | Self::RemoteStorage { .. } => true,
+            Self::Storage(error) => error.is_the_programs(),
             Self::Fetch(_) | Self::Host(_) | Self::Thread(_) | Self::Lost | Self::Panicked => false,
         }
     }
@@ -106,15 +115,16 @@ impl Instance {
             Threads::Callers => false,
             Threads::Own => true,
         };
-        let config = boot_config(recipe);
-        let limits = MemoryLimits {
-            address_space: config.address_space,
-            max_memory: config.max_memory,
-            max_request_memory: config.request.memory,
+        // First: `main()` of the VM for requests may already call it.
+        let storage = match recipe.storage {
+            true => Some(Storage::start(&host, recipe, binaries)?),
+            false => None,
         };
+        let config = boot_config(recipe, Role::Request);
+        let limits = memory_limits(&config);
         let boot = || -> Result<_, StartError> {
             let mut main = MainVm::boot(&host, elf, &config)?;
-            let (entry, desk) = run_main(&mut main, recipe, &limits)?;
+            let (entry, desk) = run_main(&mut main, recipe, &limits, None, storage.as_ref())?;
             Ok((main, entry, desk))
         };
         let (mut main, mut entry, mut desk) = boot()?;
@@ -125,6 +135,7 @@ impl Instance {
                 entry: &mut entry,
                 desk: &mut desk,
                 limits: &limits,
+                storage: storage.as_ref(),
                 max_request_time: recipe.max_request_time,
                 max_time: recipe.max_boot_time,
             };
@@ -142,6 +153,13 @@ impl Instance {
             }
         }
         let image = main.freeze()?;
+        if let Some(storage) = &storage {
+            let same_binary = binaries.storage.is_none();
+            storage.learn(same_binary.then_some(&entry));
+            if same_binary {
+                entry.take_over(storage.shared().entry(), |at| image.is_code(at));
+            }
+        }
         reached(Phase::Frozen);
 
         let concurrency = recipe.concurrency.max(1);
@@ -150,7 +168,7 @@ impl Instance {
             image,
             entry,
             regexes: desk.regexes,
-            storage: None,
+            storage,
             limits,
             max_request_time: recipe.max_request_time,
             own_threads,
@@ -253,6 +271,9 @@ impl Instance {
     /// Takes no more requests. Those that wait are told; those that run finish.
     pub(crate) fn retire(&self) {
         drop(self.pool.close());
+        if let Some(storage) = &self.storage {
+            storage.retire();
+        }
     }
 
     fn fork(&self, number: usize) -> Result<Box<Slot>, StartError> {
@@ -355,22 +376,25 @@ impl Instance {
 }
 
 /// Runs `main()` until the program waits for requests.
-fn run_main(
+pub(crate) fn run_main(
     main: &mut MainVm,
     recipe: &Recipe,
     limits: &MemoryLimits,
+    founding: Option<&mut Founding>,
+    storage: Option<&Storage>,
 ) -> Result<(EntryPoints, Desk), StartError> {
     let mut entry = EntryPoints::default();
     let mut desk = Desk::default();
     let stage = Stage::Boot {
         program: &recipe.name,
         entry: &mut entry,
+        founding,
     };
     let mut scene = Scene {
         stage,
         desk: &mut desk,
         limits,
-        storage: None,
+        storage,
     };
     let exit = main
         .run(Instant::now() + recipe.max_boot_time, &mut scene)
@@ -436,8 +460,25 @@ impl Errand for Retired {
     }
 }
 
+/// What a main VM becomes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Role {
+    /// The image of request VMs.
+    Request,
+    /// The storage VM.
+    Storage,
+}
+
+pub(crate) fn memory_limits(config: &BootConfig) -> MemoryLimits {
+    MemoryLimits {
+        address_space: config.address_space,
+        max_memory: config.max_memory,
+        max_request_memory: config.request.memory,
+    }
+}
+
 /// Arguments and environment as upstream's programs expect them.
-fn boot_config(recipe: &Recipe) -> BootConfig {
+pub(crate) fn boot_config(recipe: &Recipe, role: Role) -> BootConfig {
     let mut args = vec![recipe.name.clone().into_bytes()];
     args.extend(recipe.main_arguments.iter().cloned());
     let mut env: Vec<Vec<u8>> = ["LC_TYPE=C", "LC_ALL=C", "USER=root"]
@@ -447,7 +488,11 @@ fn boot_config(recipe: &Recipe) -> BootConfig {
     env.extend(recipe.environment.iter().cloned());
     env.push(format!("KVM_NAME={}", recipe.name).into_bytes());
     env.push(format!("KVM_GROUP={}", recipe.group).into_bytes());
-    for fixed in ["KVM_TYPE=request", "KVM_STATE=state", "KVM_DEBUG=0"] {
+    let kind = match role {
+        Role::Request => "KVM_TYPE=request",
+        Role::Storage => "KVM_TYPE=storage",
+    };
+    for fixed in [kind, "KVM_STATE=state", "KVM_DEBUG=0"] {
         env.push(fixed.as_bytes().to_vec());
     }
     BootConfig {
@@ -480,7 +525,7 @@ mod tests {
             max_memory: 512 << 20,
             ..Recipe::new("p")
         };
-        let config = boot_config(&recipe);
+        let config = boot_config(&recipe, Role::Request);
         assert_eq!(config.args, [b"p".to_vec(), b"--one".to_vec()]);
         let expected = [
             "LC_TYPE=C",

@@ -10,6 +10,7 @@ use crate::hypercalls::{Entry, MemoryLimits};
 use crate::instance::Instance;
 use crate::program::Program;
 use crate::statistics::SlotValues;
+use crate::storage::Shared;
 use crate::update::Updates;
 
 impl Program {
@@ -34,13 +35,18 @@ impl Program {
             .iter()
             .map(|slot| machine(slot, instance.limits()))
             .collect();
-        Some(sorted(json!({
+        let mut all = json!({
             "program": program(&instance, &reading, &self.updates),
             "request": {
                 "machines": machines,
                 "totals": figures(&reading, &[Place::Both, Place::Totals]),
             },
-        })))
+        });
+        if let (Some(of_storage), Some(all)) = (instance.storage(), all.as_object_mut()) {
+            // Upstream's is an array, too.
+            all.insert("storage".to_owned(), json!([storage(of_storage.shared())]));
+        }
+        Some(sorted(all))
     }
 }
 
@@ -66,6 +72,27 @@ fn program(instance: &Instance, reading: &Reading, updates: &Updates) -> Value {
     });
     all.insert("entry_points".to_owned(), entry_points);
     Value::Object(all)
+}
+
+fn storage(storage: &Shared) -> Value {
+    let (values, depth) = (storage.counters().values(), storage.depth());
+    let mut machine = machine(&storage.machine().values(), storage.limits());
+    if let Some(machine) = machine.as_object_mut() {
+        let more = [
+            ("tasks_queued", json!(depth.waiting)),
+            ("tasks_inschedule", json!(depth.most_timers)),
+            ("timers", json!(depth.timers)),
+            ("busy", json!(depth.busy)),
+            ("calls", json!(values.calls)),
+            ("failed_calls", json!(values.failed_calls)),
+            ("abandoned_calls", json!(values.abandoned_calls)),
+            ("tasks", json!(values.tasks)),
+            ("refused_tasks", json!(values.refused_tasks)),
+            ("restarts", json!(values.restarts)),
+        ];
+        machine.extend(more.map(|(key, value)| (key.to_owned(), value)));
+    }
+    machine
 }
 
 /// One VM: a request VM, or the storage VM.

@@ -323,7 +323,7 @@ fn write(vm: &mut Vm, at: GuestVirt, bytes: &[u8]) -> Result<(), Failure> {
 }
 
 /// CPU time of this thread.
-fn cpu_time() -> Duration {
+pub(crate) fn cpu_time() -> Duration {
     let mut time = libc::timespec {
         tv_sec: 0,
         tv_nsec: 0,

@@ -139,24 +139,7 @@ impl Slot {
         counters.reset_time.add_time(begun.elapsed());
         let now = vm.counters();
         let before = std::mem::replace(seen, now);
-        counters
-            .kvm_runs
-            .add(now.kvm_runs.saturating_sub(before.kvm_runs));
-        counters
-            .interruptions
-            .add(now.interruptions.saturating_sub(before.interruptions));
-        counters
-            .ioctls
-            .add(now.ioctls.saturating_sub(before.ioctls));
-        counters
-            .system_calls
-            .add(now.system_calls.saturating_sub(before.system_calls));
-        counters
-            .guest_exceptions
-            .add(now.exceptions.saturating_sub(before.exceptions));
-        counters
-            .dirty_pages
-            .add(now.dirty_pages.saturating_sub(before.dirty_pages));
+        counters.vm(&now, &before);
         Ok(())
     }
 }

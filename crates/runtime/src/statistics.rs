@@ -102,6 +102,24 @@ counters! {
 }
 
 counters! {
+    /// What one storage has done apart from its VM.
+    StorageCounters / StorageValues {
+        /// Calls of requests.
+        calls,
+        /// Those that failed in the storage VM.
+        failed_calls,
+        /// Those whose caller's time was over first.
+        abandoned_calls,
+        /// Functions called without anyone waiting: tasks and timers.
+        tasks,
+        /// Tasks and timers that were too many.
+        refused_tasks,
+        /// VMs that broke and were replaced.
+        restarts,
+    }
+}
+
+counters! {
     /// What the process has asked others for.
     OutgoingCounters / OutgoingValues {
         /// Requests to this Varnish, by programs and by chains.
@@ -181,6 +199,18 @@ impl Counter {
 }
 
 impl SlotCounters {
+    /// Adds what a VM has cost since `before`.
+    pub(crate) fn vm(&self, now: &sandbox::Counters, before: &sandbox::Counters) {
+        let add =
+            |counter: &Counter, now: u64, before: u64| counter.add(now.saturating_sub(before));
+        add(&self.kvm_runs, now.kvm_runs, before.kvm_runs);
+        add(&self.interruptions, now.interruptions, before.interruptions);
+        add(&self.ioctls, now.ioctls, before.ioctls);
+        add(&self.system_calls, now.system_calls, before.system_calls);
+        add(&self.guest_exceptions, now.exceptions, before.exceptions);
+        add(&self.dirty_pages, now.dirty_pages, before.dirty_pages);
+    }
+
     /// Counts the class of a status that a client is going to see.
     pub(crate) fn status(&self, status: u16) {
         match status {

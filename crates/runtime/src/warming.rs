@@ -14,6 +14,7 @@ use crate::hypercalls::{Desk, EntryPoints, MemoryLimits, Scene, Stage, Waiting};
 use crate::random::Random;
 use crate::recipe::Warming;
 use crate::request_abi::{Layout, Request};
+use crate::storage::Storage;
 
 /// Room for one request's texts in the main VM, for the time of the warming.
 const AREA: u64 = 64 << 10;
@@ -43,6 +44,7 @@ pub(crate) struct Warmer<'a> {
     pub(crate) entry: &'a mut EntryPoints,
     pub(crate) desk: &'a mut Desk,
     pub(crate) limits: &'a MemoryLimits,
+    pub(crate) storage: Option<&'a Storage>,
     pub(crate) max_request_time: Duration,
     /// For all requests together.
     pub(crate) max_time: Duration,
@@ -133,7 +135,7 @@ impl Warmer<'_> {
             },
             desk: self.desk,
             limits: self.limits,
-            storage: None,
+            storage: self.storage,
         };
         match main.run(Instant::now() + time, &mut scene)? {
             Exit::Stopped(_) => Ok(()),

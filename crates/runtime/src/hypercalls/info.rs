@@ -10,24 +10,15 @@ pub(super) fn nothing(_scene: &mut Scene<'_>, _vm: &mut VmCall<'_>) -> Result<Re
     Ok(Reply::Nothing)
 }
 
-pub(super) fn is_storage(_scene: &mut Scene<'_>, _vm: &mut VmCall<'_>) -> Result<Reply, Fault> {
-    Ok(Reply::Value(0))
-}
-
 pub(super) fn is_debug(_scene: &mut Scene<'_>, _vm: &mut VmCall<'_>) -> Result<Reply, Fault> {
     Ok(Reply::Value(0))
-}
-
-/// Only a storage VM can allow storage calls.
-pub(super) fn storage_allow(_scene: &mut Scene<'_>, _vm: &mut VmCall<'_>) -> Result<Reply, Fault> {
-    Ok(Reply::MINUS_ONE)
 }
 
 /// Programs are ephemeral; without `control_ephemeral` a program may not change that.
 pub(super) fn make_ephemeral(scene: &mut Scene<'_>, _vm: &mut VmCall<'_>) -> Result<Reply, Fault> {
     match scene.stage {
         Stage::Boot { .. } => Ok(Reply::MINUS_ONE),
-        Stage::Request(_) | Stage::Warming { .. } => Err(Fault::Misuse(
+        Stage::Request(_) | Stage::Warming { .. } | Stage::Storage { .. } => Err(Fault::Misuse(
             "sys_make_ephemeral was called during a request".to_owned(),
         )),
     }

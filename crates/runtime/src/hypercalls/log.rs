@@ -16,6 +16,7 @@ pub(crate) struct Budget {
     lines: u32,
     bytes: usize,
     ended: bool,
+    granted: u32,
 }
 
 impl Default for Budget {
@@ -24,6 +25,7 @@ impl Default for Budget {
             lines: MAX_LINES,
             bytes: MAX_BYTES,
             ended: false,
+            granted: 0,
         }
     }
 }
@@ -43,13 +45,27 @@ impl Budget {
             (Some(lines), Some(bytes)) => {
                 self.lines = lines;
                 self.bytes = bytes;
+                self.granted += 1;
                 Some(line)
             }
             _ => {
                 self.ended = true;
+                self.granted += 1;
                 Some(b"(the program wrote more to the log than one call may; the rest is dropped)")
             }
         }
+    }
+
+    /// Starts anew with up to `lines` lines; with none nothing is said about it either.
+    pub(super) fn begin(&mut self, lines: u32) {
+        self.reset();
+        self.lines = self.lines.min(lines);
+        self.ended = lines == 0;
+    }
+
+    /// How many lines have been written.
+    pub(crate) fn lines_used(&self) -> u32 {
+        self.granted
     }
 
     pub(super) fn reset(&mut self) {
@@ -57,10 +73,12 @@ impl Budget {
             lines,
             bytes,
             ended,
+            granted,
         } = self;
         *lines = MAX_LINES;
         *bytes = MAX_BYTES;
         *ended = false;
+        *granted = 0;
     }
 }
 

@@ -10,6 +10,7 @@ mod log;
 mod regex;
 mod register;
 mod respond;
+mod storage;
 
 use sandbox::{Action, Fault, GuestVirt, Hypercalls, VmCall};
 use tinykvm_sys::abi;
@@ -18,10 +19,11 @@ pub(crate) use log::Budget;
 pub(crate) use regex::Regexes;
 pub(crate) use register::{Entry, EntryPoints, Waiting};
 pub(crate) use respond::Answer;
+pub(crate) use storage::Said;
 
 use crate::exchange::{Exchange, Severity};
 use crate::journal;
-use crate::storage::Storage;
+use crate::storage::{Founding, Shared, Storage};
 
 /// What a hypercall came to, if it did not end in a fault.
 pub(crate) enum Reply {
@@ -60,15 +62,16 @@ pub(crate) struct Scene<'a> {
     pub(crate) desk: &'a mut Desk,
     pub(crate) limits: &'a MemoryLimits,
     /// The program's storage VM, for those that call into it.
-    #[allow(dead_code, reason = "the calls are to come")]
     pub(crate) storage: Option<&'a Storage>,
 }
 
-/// Whether the program starts, warms up or answers a request.
+/// Whether the program starts, warms up, answers a request, or is called in its storage VM.
 pub(crate) enum Stage<'a> {
     Boot {
         program: &'a str,
         entry: &'a mut EntryPoints,
+        /// Where it is its storage VM that starts.
+        founding: Option<&'a mut Founding>,
     },
     /// The main VM answers a request before it is frozen.
     Warming {
@@ -76,6 +79,11 @@ pub(crate) enum Stage<'a> {
         entry: &'a mut EntryPoints,
     },
     Request(&'a mut dyn Exchange),
+    /// A function runs in the storage VM.
+    Storage {
+        shared: &'a Shared,
+        said: &'a mut Option<Said>,
+    },
 }
 
 /// What `get_meminfo` tells a program. Bytes.
@@ -100,6 +108,14 @@ pub(crate) struct Desk {
 const KEEP: usize = 64 << 10;
 
 impl Desk {
+    /// Prepares another call in a VM that is not reset: up to `lines` lines for the log.
+    pub(crate) fn begin_call(&mut self, lines: u32) {
+        self.log.begin(lines);
+        self.answer.reset();
+        self.scratch.clear();
+        self.scratch.shrink_to(KEEP);
+    }
+
     /// Makes the desk as it was after the fork.
     pub(crate) fn reset(&mut self) {
         let Self {
@@ -121,7 +137,7 @@ impl Scene<'_> {
     fn exchange(&mut self, call: &str) -> Result<&mut dyn Exchange, Fault> {
         match &mut self.stage {
             Stage::Request(exchange) | Stage::Warming { exchange, .. } => Ok(&mut **exchange),
-            Stage::Boot { .. } => Err(Fault::Misuse(format!(
+            Stage::Boot { .. } | Stage::Storage { .. } => Err(Fault::Misuse(format!(
                 "{call} was called outside of a request"
             ))),
         }
@@ -137,6 +153,9 @@ impl Scene<'_> {
                 exchange.log(Severity::Info, line);
             }
             Stage::Boot { program, .. } => journal::say(Severity::Info, program, line),
+            Stage::Storage { shared, .. } => {
+                journal::say(Severity::Info, shared.program(), line);
+            }
         }
     }
 
@@ -235,9 +254,9 @@ table! {
     TINYKVM_CALL_WAIT_PAUSED "wait_for_requests_paused" By(register::wait_paused);
     TINYKVM_CALL_SET_CACHEABLE "sys_set_cacheable" By(cache::set_cacheable);
     TINYKVM_CALL_BACKEND_RESPONSE "backend_response" By(respond::backend_response);
-    TINYKVM_CALL_STORAGE_RETURN "storage_return" LaterFault;
+    TINYKVM_CALL_STORAGE_RETURN "storage_return" By(storage::storage_return);
     TINYKVM_CALL_STREAMING_RESPONSE "begin_streaming_response" LaterFault;
-    TINYKVM_CALL_STORAGE_NORETURN "storage_noreturn" LaterFault;
+    TINYKVM_CALL_STORAGE_NORETURN "storage_noreturn" By(storage::storage_noreturn);
     TINYKVM_CALL_HTTP_APPEND "sys_http_append" By(http::append);
     TINYKVM_CALL_HTTP_SET "sys_http_set" By(http::set);
     TINYKVM_CALL_HTTP_FIND "sys_http_find" By(http::find);
@@ -251,11 +270,11 @@ table! {
     TINYKVM_CALL_SOCKETS_WRITE "sys_sockets_write" Later(NOT_IMPLEMENTED);
     TINYKVM_CALL_SHARED_MEMORY "shared_memory_area" By(info::shared_memory);
     TINYKVM_CALL_MAKE_EPHEMERAL "sys_make_ephemeral" By(info::make_ephemeral);
-    TINYKVM_CALL_IS_STORAGE "sys_is_storage" By(info::is_storage);
-    TINYKVM_CALL_STORAGE_ALLOW "sys_storage_allow" By(info::storage_allow);
-    TINYKVM_CALL_STORAGE_CALLV "storage_callv" LaterFault;
-    TINYKVM_CALL_STORAGE_TASK "sys_storage_task" Later(NOT_IMPLEMENTED);
-    TINYKVM_CALL_STOP_STORAGE_TASK "stop_storage_task" Later(0);
+    TINYKVM_CALL_IS_STORAGE "sys_is_storage" By(storage::is_storage);
+    TINYKVM_CALL_STORAGE_ALLOW "sys_storage_allow" By(storage::allow);
+    TINYKVM_CALL_STORAGE_CALLV "storage_callv" By(storage::callv);
+    TINYKVM_CALL_STORAGE_TASK "sys_storage_task" By(storage::task);
+    TINYKVM_CALL_STOP_STORAGE_TASK "stop_storage_task" By(storage::stop_task);
     TINYKVM_CALL_MULTIPROCESS "multiprocess" Later(NOT_IMPLEMENTED);
     TINYKVM_CALL_MULTIPROCESS_ARRAY "multiprocess_array" Later(NOT_IMPLEMENTED);
     TINYKVM_CALL_MULTIPROCESS_CLONE "multiprocess_clone" Later(NOT_IMPLEMENTED);

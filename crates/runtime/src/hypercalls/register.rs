@@ -52,6 +52,26 @@ impl EntryPoints {
         self.waiting
     }
 
+    /// Takes callbacks for requests over where none has been registered here.
+    pub(crate) fn take_over(&mut self, other: &Self, is_code: impl Fn(GuestVirt) -> bool) {
+        const FOR_REQUESTS: [Entry; 5] = [
+            Entry::Get,
+            Entry::Post,
+            Entry::Request,
+            Entry::StreamPost,
+            Entry::Error,
+        ];
+        let paused = matches!(self.waiting, Some(Waiting::Paused { .. }));
+        if paused || FOR_REQUESTS.iter().any(|entry| self.get(*entry).is_some()) {
+            return;
+        }
+        for entry in FOR_REQUESTS {
+            if let Some(place) = self.functions.get_mut(entry as usize) {
+                *place = other.get(entry).filter(|at| is_code(*at));
+            }
+        }
+    }
+
     /// The address of a callback for statistics, 0 where there is none.
     pub(crate) fn address(&self, entry: Entry) -> u64 {
         self.get(entry).map_or(0, GuestVirt::raw)
@@ -102,5 +122,8 @@ fn booting<'s>(scene: &'s mut Scene<'_>, call: &str) -> Result<&'s mut EntryPoin
         Stage::Request(_) | Stage::Warming { .. } => {
             Err(Fault::Misuse(format!("{call} was called during a request")))
         }
+        Stage::Storage { .. } => Err(Fault::Misuse(format!(
+            "{call} was called by a storage function"
+        ))),
     }
 }

@@ -63,6 +63,7 @@ impl Guest {
             Stage::Boot {
                 program: "test",
                 entry: &mut self.entry,
+                founding: None,
             }
         } else {
             Stage::Request(&mut self.exchange)
