@@ -75,33 +75,36 @@ fn program(instance: &Instance, reading: &Reading, updates: &Updates) -> Value {
 }
 
 fn storage(storage: &Shared) -> Value {
-    let (values, depth) = (storage.counters().values(), storage.depth());
-    let mut machine = machine(&storage.machine().values(), storage.limits());
-    if let Some(machine) = machine.as_object_mut() {
-        let more = [
-            ("tasks_queued", json!(depth.waiting)),
-            ("tasks_inschedule", json!(depth.most_timers)),
-            ("timers", json!(depth.timers)),
-            ("busy", json!(depth.busy)),
-            ("calls", json!(values.calls)),
-            ("failed_calls", json!(values.failed_calls)),
-            ("abandoned_calls", json!(values.abandoned_calls)),
-            ("tasks", json!(values.tasks)),
-            ("refused_tasks", json!(values.refused_tasks)),
-            ("restarts", json!(values.restarts)),
-        ];
-        machine.extend(more.map(|(key, value)| (key.to_owned(), value)));
+    let reading = Reading {
+        slots: storage.machine().values(),
+        storage: storage.counters().values(),
+        ..Reading::default()
+    };
+    let mut machine = of_machine(&reading, storage.limits());
+    machine.extend(figures(&reading, &[Place::Storage]));
+    let depth = storage.depth();
+    for (key, value) in [
+        ("tasks_queued", json!(depth.waiting)),
+        ("tasks_inschedule", json!(depth.most_timers)),
+        ("timers", json!(depth.timers)),
+        ("busy", json!(depth.busy)),
+    ] {
+        machine.insert(key.to_owned(), value);
     }
-    machine
+    Value::Object(machine)
 }
 
-/// One VM: a request VM, or the storage VM.
-pub(crate) fn machine(slot: &SlotValues, limits: &MemoryLimits) -> Value {
+fn machine(slot: &SlotValues, limits: &MemoryLimits) -> Value {
     let reading = Reading {
         slots: *slot,
         ..Reading::default()
     };
-    let mut machine = figures(&reading, &[Place::Both, Place::Machine]);
+    Value::Object(of_machine(&reading, limits))
+}
+
+/// One VM: a request VM, or the storage VM.
+fn of_machine(reading: &Reading, limits: &MemoryLimits) -> Map<String, Value> {
+    let mut machine = figures(reading, &[Place::Both, Place::Machine]);
     for (key, value) in [
         ("vm_address_space", limits.address_space),
         ("vm_main_memory", limits.max_memory),
@@ -111,7 +114,7 @@ pub(crate) fn machine(slot: &SlotValues, limits: &MemoryLimits) -> Value {
     ] {
         machine.insert(key.to_owned(), json!(value));
     }
-    Value::Object(machine)
+    machine
 }
 
 fn figures(reading: &Reading, places: &[Place]) -> Map<String, Value> {

@@ -213,7 +213,11 @@ fn a_function_that_breaks_fails_its_call_and_the_storage_starts_over() {
     // Only as much is read as the caller takes, and more than the host carries is no result.
     assert_eq!(text(&program, "/returns-too-much"), "7");
     assert_eq!(text(&program, "/returns-much"), "-1");
-    assert_eq!(text(&program, "/cleaned-up"), "4", "three times add, once that");
+    assert_eq!(
+        text(&program, "/cleaned-up"),
+        "4",
+        "three times add, once that"
+    );
     // Returning without a result fails, but breaks nothing; storage cannot call storage.
     assert_eq!(text(&program, "/returns"), "result -1");
     assert_eq!(text(&program, "/calls-storage"), "-1");

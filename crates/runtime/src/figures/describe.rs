@@ -88,6 +88,7 @@ fn place(figure: &Figure) -> String {
         Place::Program => format!("`program.{}`", figure.key),
         Place::Machine => format!("`machines[].{}`", figure.key),
         Place::Totals => format!("`totals.{}`", figure.key),
+        Place::Storage => format!("`storage[].{}`", figure.key),
         Place::Both => format!("`machines[].{0}`, `totals.{0}`", figure.key),
     }
 }

@@ -11,7 +11,9 @@ use parking_lot::Mutex;
 use super::{Now, Reading, TABLE};
 use crate::instance::Instance;
 use crate::outgoing;
-use crate::statistics::{InstanceCounters, PROCESS, ProgramCounters, SlotCounters};
+use crate::statistics::{
+    InstanceCounters, PROCESS, ProgramCounters, SlotCounters, StorageCounters,
+};
 
 static LEDGER: LazyLock<Mutex<Ledger>> = LazyLock::new(Mutex::default);
 
@@ -40,12 +42,18 @@ struct Live {
     instance: Weak<Instance>,
     slots: Vec<Arc<SlotCounters>>,
     counters: Arc<InstanceCounters>,
+    storage: Option<Arc<StorageCounters>>,
 }
 
 impl Live {
     fn reading(&self) -> Reading {
         let mut reading = Reading {
             instance: self.counters.values(),
+            storage: self
+                .storage
+                .as_ref()
+                .map(|storage| storage.values())
+                .unwrap_or_default(),
             ..Reading::default()
         };
         for slot in &self.slots {
@@ -138,6 +146,9 @@ pub(crate) fn open(instance: &Arc<Instance>) {
         instance: Arc::downgrade(instance),
         slots: instance.slot_counters().to_vec(),
         counters: Arc::clone(&instance.counters),
+        storage: instance
+            .storage()
+            .map(|storage| Arc::clone(storage.shared().counters())),
     });
 }
 

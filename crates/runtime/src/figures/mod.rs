@@ -9,7 +9,9 @@ mod ledger;
 mod prometheus;
 mod table;
 
-use crate::statistics::{InstanceValues, OutgoingValues, ProcessValues, ProgramValues, SlotValues};
+use crate::statistics::{
+    InstanceValues, OutgoingValues, ProcessValues, ProgramValues, SlotValues, StorageValues,
+};
 
 pub use describe::{PROCESS_SEGMENT, PROGRAM_SEGMENT, documentation, vsc_source};
 pub(crate) use ledger::{Account, account, now, open};
@@ -25,6 +27,7 @@ pub(crate) struct Reading {
     pub(crate) program: ProgramValues,
     pub(crate) instance: InstanceValues,
     pub(crate) slots: SlotValues,
+    pub(crate) storage: StorageValues,
     pub(crate) now: Now,
 }
 
@@ -45,6 +48,7 @@ impl Reading {
             program,
             instance,
             slots,
+            storage,
             now,
         } = other;
         self.process.add(process);
@@ -52,6 +56,7 @@ impl Reading {
         self.program.add(program);
         self.instance.add(instance);
         self.slots.add(slots);
+        self.storage.add(storage);
         self.now.add(now);
     }
 }

@@ -2,7 +2,7 @@
 
 use super::{Figure, Kind, Reading};
 use Kind::{Bytes, Count, Level, LevelBytes, Time};
-use Place::{Both, Machine, Nowhere, Process, Program, Totals};
+use Place::{Both, Machine, Nowhere, Process, Program, Storage, Totals};
 
 /// Where in `stats()` a figure stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -19,6 +19,8 @@ pub(crate) enum Place {
     Totals,
     /// In machines and totals.
     Both,
+    /// In `storage`, besides what is in each machine.
+    Storage,
 }
 
 macro_rules! figures {
@@ -193,6 +195,26 @@ figures! {
     "vm_bank_highest" Machine, "", "" "", LevelBytes,
         "The most memory of its own that the VM had at a reset",
         |r| r.slots.memory_highest;
+
+    "calls" Storage, "storage_calls", "tinykvm_storage_calls_total" "", Count,
+        "Calls of requests into storage",
+        |r| r.storage.calls;
+    "failed_calls" Storage, "storage_failed_calls", "tinykvm_storage_failed_calls_total" "", Count,
+        "Calls that failed in storage",
+        |r| r.storage.failed_calls;
+    "abandoned_calls" Storage, "storage_abandoned_calls",
+        "tinykvm_storage_abandoned_calls_total" "", Count,
+        "Calls whose request ran out of time while it waited for storage",
+        |r| r.storage.abandoned_calls;
+    "tasks" Storage, "storage_tasks", "tinykvm_storage_tasks_total" "", Count,
+        "Tasks that storage has run, timers included",
+        |r| r.storage.tasks;
+    "refused_tasks" Storage, "storage_refused_tasks", "tinykvm_storage_refused_tasks_total" "",
+        Count, "Tasks and timers that were too many",
+        |r| r.storage.refused_tasks;
+    "restarts" Storage, "storage_restarts", "tinykvm_storage_restarts_total" "", Count,
+        "Storage VMs that broke, lost their state and were replaced",
+        |r| r.storage.restarts;
 
     "" Nowhere, "live_updates", "tinykvm_live_updates_total" "", Count,
         "Live updates",

@@ -58,7 +58,7 @@ pub(crate) struct Shared {
     hand_over: OnceLock<hand_over::Callbacks>,
     busy: AtomicBool,
     machine: SlotCounters,
-    counters: StorageCounters,
+    counters: Arc<StorageCounters>,
 }
 
 /// Why a call into the storage has no result.
@@ -170,7 +170,7 @@ impl Shared {
         &self.machine
     }
 
-    pub(crate) fn counters(&self) -> &StorageCounters {
+    pub(crate) fn counters(&self) -> &Arc<StorageCounters> {
         &self.counters
     }
 

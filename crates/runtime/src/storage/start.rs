@@ -15,7 +15,7 @@ use super::{Shared, Storage, work};
 use crate::instance::{Role, StartError, boot_config, run_main};
 use crate::recipe::Recipe;
 use crate::source::Binaries;
-use crate::statistics::{SlotCounters, StorageCounters};
+use crate::statistics::SlotCounters;
 
 /// Storage programs from this address on are upstream's way to map storage into request VMs.
 const REMOTE: u64 = 1 << 30;
@@ -101,7 +101,7 @@ impl Storage {
             hand_over: OnceLock::new(),
             busy: AtomicBool::new(false),
             machine: SlotCounters::default(),
-            counters: StorageCounters::default(),
+            counters: Arc::default(),
         });
         let (made, is_made) = mpsc::sync_channel(1);
         let storage = Self {
