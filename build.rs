@@ -11,7 +11,9 @@ use std::{
     process::Command,
 };
 
-const SHIMS: [&str; 6] = ["context", "director", "http", "fetch", "ttl", "data"];
+const SHIMS: [&str; 7] = [
+    "context", "director", "http", "fetch", "synth", "ttl", "data",
+];
 const HEADERS: [&str; 4] = ["bridge.h", "house.h", "versions.h", "wrapper.h"];
 
 fn main() {
@@ -171,7 +173,7 @@ fn bind(varnish: &Varnish, out: &Path) -> Result<(), String> {
         .blocklist_function("tk_rs_.*")
         .allowlist_var("TK_.*")
         .allowlist_type("vmod_data|vcl_event_e")
-        .opaque_type("vrt_ctx|director|vmod_priv")
+        .opaque_type("vrt_ctx|director|vmod_priv|strands")
         .default_macro_constant_type(bindgen::MacroTypeVariation::Signed)
         .default_enum_style(bindgen::EnumVariation::ModuleConsts)
         .derive_debug(true)

@@ -20,6 +20,14 @@ pub(crate) struct Context<'a> {
 pub(crate) enum Place {
     Init,
     BackendFetch,
+    BackendResponse,
+    BackendError,
+    /// A backend task, but not in VCL.
+    Director,
+    Synth,
+    /// Anywhere else in a client task.
+    Client,
+    /// Without a transaction.
     Other,
 }
 
@@ -44,6 +52,11 @@ impl<'a> Context<'a> {
         match unsafe { ffi::tk_ctx_where(self.raw) } {
             ffi::TK_IN_INIT => Place::Init,
             ffi::TK_IN_BACKEND_FETCH => Place::BackendFetch,
+            ffi::TK_IN_BACKEND_RESPONSE => Place::BackendResponse,
+            ffi::TK_IN_BACKEND_ERROR => Place::BackendError,
+            ffi::TK_IN_DIRECTOR => Place::Director,
+            ffi::TK_IN_SYNTH => Place::Synth,
+            ffi::TK_IN_CLIENT => Place::Client,
             _ => Place::Other,
         }
     }
@@ -60,11 +73,39 @@ impl<'a> Context<'a> {
         unsafe { ffi::tk_tell_loader(self.raw, text.as_ptr().cast(), text.len()) };
     }
 
+    /// So many bytes that live as long as the task, with a NUL behind them; `None` without room.
+    pub(crate) fn workspace_room(self, len: usize) -> Option<&'a mut [u8]> {
+        // SAFETY: the context is valid for 'a.
+        let room = unsafe { ffi::tk_workspace_alloc(self.raw, len) };
+        if room.is_null() {
+            return None;
+        }
+        // SAFETY: `len` bytes that were just taken from the workspace for us alone.
+        Some(unsafe { slice::from_raw_parts_mut(room.cast(), len) })
+    }
+
     /// A copy that lives as long as the task, with a NUL behind it; null without room.
     pub(crate) fn workspace_copy(self, text: &str) -> *const c_char {
         // SAFETY: as in `fail`.
         unsafe { ffi::tk_workspace_copy(self.raw, text.as_ptr().cast(), text.len(), 0) }
     }
+}
+
+/// A STRANDS argument, each string of it; unset ones are empty.
+///
+/// # Safety
+/// `strands` is what varnishd handed over, and lives and stays unchanged as long as `'a`.
+pub(crate) unsafe fn strands<'a>(
+    strands: *const ffi::strands,
+) -> impl ExactSizeIterator<Item = &'a [u8]> {
+    // SAFETY: the caller's promise; null is allowed.
+    let count = unsafe { ffi::tk_strands(strands) };
+    (0..count).map(move |nth| {
+        // SAFETY: as above; the bridge checks the number.
+        let text = unsafe { ffi::tk_strand(strands, nth) };
+        // SAFETY: null or a string of varnishd's that lives as long as the others.
+        unsafe { string(text) }
+    })
 }
 
 /// A STRING argument; an unset one is empty.

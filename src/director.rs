@@ -6,7 +6,7 @@
 use std::ffi::c_int;
 
 use runtime::{
-    Exchange, FieldError, Reservation, Side,
+    Exchange, Reservation, Side,
     chain::{ChainError, Opening},
 };
 
@@ -118,7 +118,9 @@ fn answer(ctx: Context<'_>, call: &Call) -> Result<Held, Failure> {
     // How long the body is, is known here and not to the guest's headers.
     messages.unset_all(Side::Response, b"Content-Length");
     messages.unset_all(Side::Response, b"Transfer-Encoding");
-    put_content_type(&mut messages, &response.content_type).map_err(|_| no_room())?;
+    messages
+        .put_content_type(&response.content_type)
+        .map_err(|_| no_room())?;
     let lifetime = ttl::Plan::announce(ctx, &mut messages, response.status);
 
     let bodiless_status = matches!(response.status, 204 | 304);
@@ -142,13 +144,4 @@ fn answer(ctx: Context<'_>, call: &Call) -> Result<Held, Failure> {
         )
     } != 0;
     if refused { Err(no_room()) } else { Ok(held) }
-}
-
-fn put_content_type(messages: &mut Messages<'_>, value: &[u8]) -> Result<(), FieldError> {
-    messages.unset_all(Side::Response, b"Content-Type");
-    if value.is_empty() {
-        return Ok(());
-    }
-    let field = [b"Content-Type: ", value].concat();
-    messages.append_own(&field)
 }

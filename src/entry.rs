@@ -7,12 +7,12 @@ use std::{
 };
 
 use runtime::{
-    chain::{Chain, Item},
+    chain::{Item, Link},
     config::ConfigError,
 };
 
 use crate::{
-    context::{Context, Place, string},
+    context::{Context, Place, strands, string},
     ffi,
     guard::guard,
     log::{self, Tag, line},
@@ -20,9 +20,9 @@ use crate::{
     task::{Call, Task},
 };
 
-type Ctx = *const ffi::vrt_ctx;
-type Priv = *mut ffi::vmod_priv;
-type Text = *const c_char;
+pub(crate) type Ctx = *const ffi::vrt_ctx;
+pub(crate) type Priv = *mut ffi::vmod_priv;
+pub(crate) type Text = *const c_char;
 type Backend = *const ffi::director;
 
 /// A compile error here means that the interface and these functions have parted.
@@ -52,6 +52,10 @@ const _: () = {
         vmod_program,
     ];
     let _ = [
+        ffi::vmod_main_arguments as unsafe extern "C" fn(_, _, _, _) -> _,
+        vmod_main_arguments,
+    ];
+    let _ = [
         ffi::vmod_invalidate_programs as unsafe extern "C" fn(_, _, _) -> _,
         vmod_invalidate_programs,
     ];
@@ -61,14 +65,14 @@ const _: () = {
     ];
 };
 
-const NO: c_uint = 0;
-const YES: c_uint = 1;
+pub(crate) const NO: c_uint = 0;
+pub(crate) const YES: c_uint = 1;
 
 /// Runs a VCL function: checks what varnishd handed over, and keeps panics in.
 ///
 /// # Safety
 /// `ctx` and `vcl` are what varnishd hands to a VCL function of this VMOD, for the time of `'a`.
-unsafe fn enter<'a, T>(
+pub(crate) unsafe fn enter<'a, T>(
     ctx: Ctx,
     vcl: Priv,
     otherwise: T,
@@ -107,7 +111,7 @@ fn warn(ctx: Context<'_>, warnings: &[impl Display]) {
 }
 
 /// Runs what needs more stack than a worker has (JSON, regular expressions) on a thread of ours.
-fn on_own_thread<T: Send>(work: impl FnOnce() -> T + Send) -> Result<T, String> {
+pub(crate) fn on_own_thread<T: Send>(work: impl FnOnce() -> T + Send) -> Result<T, String> {
     thread::scope(|scope| {
         let started = thread::Builder::new()
             .name("tinykvm-vcl".to_owned())
@@ -120,7 +124,7 @@ fn on_own_thread<T: Send>(work: impl FnOnce() -> T + Send) -> Result<T, String> 
     })
 }
 
-fn lossy(text: &[u8]) -> String {
+pub(crate) fn lossy(text: &[u8]) -> String {
     String::from_utf8_lossy(text).into_owned()
 }
 
@@ -324,19 +328,57 @@ fn use_program(
     if nth >= State::MOST_DIRECTORS {
         return Err("called too often for one fetch");
     }
+    let mut chain = task.take_chain(ctx);
+    let link = Link {
+        item: Item::Program {
+            program,
+            url: url.into(),
+            argument: argument.into(),
+        },
+        threshold: Link::NEVER,
+    };
+    // chain() leaves a place for it.
+    chain
+        .push(link)
+        .map_err(|_too_long| "the chain is too long")?;
     let director = state
         .director(ctx, name, nth)
         .ok_or("the VCL is being cooled or discarded")?;
     task.remember(Call {
         director,
-        chain: Chain::of(Item::Program {
-            program,
-            url: url.into(),
-            argument: argument.into(),
-        }),
+        chain,
         home: state.vcl.self_requests(),
     });
     Ok(director.raw())
+}
+
+#[unsafe(no_mangle)]
+unsafe extern "C" fn vmod_main_arguments(
+    ctx: Ctx,
+    vcl: Priv,
+    program: Text,
+    arguments: *const ffi::strands,
+) -> c_uint {
+    let body = |ctx, state: &State| {
+        // SAFETY: a STRING argument.
+        let program = lossy(unsafe { string(program) });
+        // SAFETY: a STRANDS argument.
+        let arguments: Vec<Vec<u8>> = unsafe { strands(arguments) }.map(<[u8]>::to_vec).collect();
+        if arguments.is_empty() {
+            let text = format!("tinykvm.main_arguments({program}): there are no arguments");
+            line(Some(ctx), Tag::Log, &text);
+            return NO;
+        }
+        match state.vcl.main_arguments(&program, arguments) {
+            Ok(()) => YES,
+            Err(error) => {
+                ctx.fail(&format!("tinykvm.main_arguments({program}): {error}"));
+                NO
+            }
+        }
+    };
+    // SAFETY: called by varnishd as a VCL function.
+    unsafe { enter(ctx, vcl, NO, body) }
 }
 
 #[unsafe(no_mangle)]

@@ -1,7 +1,7 @@
-//! The runtime's view of a fetch: bereq and beresp behind its `Exchange` trait.
+//! The runtime's view of a task: bereq and beresp, or req and resp, behind its `Exchange` trait.
 //!
 //! Guards: what a guest asks for cannot overflow the workspace or the header tables; it gets an
-//! error instead, and the fetch goes on. The field that tells how many self-requests have led here is
+//! error instead, and the task goes on. The field that tells how many self-requests have led here is
 //! not seen, set or taken away by guests.
 
 use std::sync::Arc;
@@ -10,8 +10,10 @@ use runtime::outgoing::{Outgoing, SelfRequests, depth, depth_field, is_depth_fie
 use runtime::{Cacheability, Exchange, FieldError, Severity, Side};
 
 use crate::{
-    context::{Context, workspace_bytes},
-    ffi, log,
+    context::{Context, Place, workspace_bytes},
+    fetch::Held,
+    ffi,
+    log::{self, Tag, line},
 };
 
 #[derive(Debug)]
@@ -20,16 +22,18 @@ pub(crate) struct Messages<'a> {
     home: Option<Arc<SelfRequests>>,
     /// What the guest last said about the lifetime of its response.
     pub(crate) cacheability: Option<Cacheability>,
+    /// An answer of the same task whose request VM others may need.
+    answer: Option<&'a mut Held>,
 }
 
 // SAFETY: the guest may run on another thread than the worker, which waits for it: never two
-// threads at once, and nothing of a busy object is bound to its thread.
+// threads at once, and nothing of a busy object or a request is bound to its thread.
 unsafe impl Send for Messages<'_> {}
 
 fn number(side: Side) -> i32 {
     match side {
-        Side::Request => ffi::TK_BEREQ,
-        Side::Response => ffi::TK_BERESP,
+        Side::Request => ffi::TK_REQUEST,
+        Side::Response => ffi::TK_RESPONSE,
     }
 }
 
@@ -39,6 +43,7 @@ impl<'a> Messages<'a> {
             ctx,
             home: None,
             cacheability: None,
+            answer: None,
         }
     }
 
@@ -50,8 +55,19 @@ impl<'a> Messages<'a> {
         }
     }
 
+    /// Before a request VM is waited for, the one of `answer` is given back.
+    pub(crate) fn give_way(&mut self, answer: &'a mut Held) {
+        self.answer = Some(answer);
+    }
+
+    /// Whether the task has that message (yet).
+    pub(crate) fn is_available(&self, side: Side) -> bool {
+        // SAFETY: a valid context of a task.
+        unsafe { ffi::tk_http_available(self.ctx.raw(), number(side)) != 0 }
+    }
+
     pub(crate) fn request_method(&self) -> &'a [u8] {
-        // SAFETY: a valid context of a backend task.
+        // SAFETY: a valid context of a task.
         workspace_bytes(unsafe { ffi::tk_http_method(self.ctx.raw()) }).unwrap_or_default()
     }
 
@@ -84,11 +100,20 @@ impl<'a> Messages<'a> {
         let (raw, side, len) = (self.ctx.raw(), number(side), field.len());
         let text = field.as_ptr().cast();
         place(match replace {
-            // SAFETY: a valid context of a backend task; the field is copied during the call.
+            // SAFETY: a valid context of a task; the field is copied during the call.
             Some(name) => unsafe { ffi::tk_http_set(raw, side, text, len, name, writer) },
             // SAFETY: as above.
             None => unsafe { ffi::tk_http_append(raw, side, text, len, writer) },
         })
+    }
+
+    /// The response's type, instead of any that is there; none if empty.
+    pub(crate) fn put_content_type(&mut self, value: &[u8]) -> Result<(), FieldError> {
+        self.unset_all(Side::Response, b"Content-Type");
+        if value.is_empty() {
+            return Ok(());
+        }
+        self.append_own(&[b"Content-Type: ", value].concat())
     }
 
     /// Removes every field of that name.
@@ -98,7 +123,7 @@ impl<'a> Messages<'a> {
 }
 
 fn find<'a>(ctx: Context<'a>, side: Side, name: &[u8]) -> Option<&'a [u8]> {
-    // SAFETY: a valid context of a backend task; the name is read during the call only.
+    // SAFETY: a valid context of a task; the name is read during the call only.
     let found =
         unsafe { ffi::tk_http_find(ctx.raw(), number(side), name.as_ptr().cast(), name.len()) };
     workspace_bytes(found)
@@ -111,6 +136,7 @@ fn name_len(field: &[u8]) -> usize {
 fn place(result: i32) -> Result<u32, FieldError> {
     u32::try_from(result).map_err(|_| match result {
         ffi::TK_NO_FIELD => FieldError::Full,
+        ffi::TK_NO_TABLE => FieldError::NotAvailable,
         _ => FieldError::NoSpace,
     })
 }
@@ -118,7 +144,7 @@ fn place(result: i32) -> Result<u32, FieldError> {
 impl Exchange for Messages<'_> {
     fn visit_request_headers(&self, visit: &mut dyn FnMut(&[u8])) {
         let side = number(Side::Request);
-        // SAFETY: a valid context of a backend task.
+        // SAFETY: a valid context of a task.
         let count = unsafe { ffi::tk_http_fields(self.ctx.raw(), side) };
         for nth in 0..count {
             // SAFETY: as above; the bridge checks the number.
@@ -158,13 +184,36 @@ impl Exchange for Messages<'_> {
             return 0;
         }
         let text = name.as_ptr().cast();
-        // SAFETY: a valid context of a backend task; the name is read during the call only.
+        // SAFETY: a valid context of a task; the name is read during the call only.
         unsafe { ffi::tk_http_unset(self.ctx.raw(), number(side), text, name.len()) }
     }
 
+    fn side_of_response(&self) -> Side {
+        if self.is_available(Side::Response) {
+            Side::Response
+        } else {
+            Side::Request
+        }
+    }
+
     fn set_cacheable(&mut self, how: Cacheability) -> bool {
-        self.cacheability = Some(how);
-        true
+        let has_object = matches!(
+            self.ctx.place(),
+            Place::Director | Place::BackendResponse | Place::BackendError
+        );
+        if has_object {
+            self.cacheability = Some(how);
+        }
+        has_object
+    }
+
+    fn before_waiting(&mut self) {
+        if let Some(answer) = self.answer.take()
+            && let Err(error) = answer.detach()
+        {
+            let text = format!("tinykvm: the answer of before keeps its request VM: {error}");
+            line(Some(self.ctx), Tag::Error, &text);
+        }
     }
 
     fn outgoing(&self) -> Outgoing {

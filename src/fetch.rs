@@ -9,7 +9,10 @@ use std::{
     slice,
 };
 
-use runtime::{PullError, chain::Outcome};
+use runtime::{
+    PullError,
+    chain::{Outcome, TransferError},
+};
 
 use crate::{context::Context, ffi, guard::guard, ttl};
 
@@ -55,6 +58,17 @@ impl Held {
 
     pub(crate) fn source(&self) -> *mut c_void {
         self.0.as_ptr().cast()
+    }
+
+    /// Gives the request VM back and keeps a copy of what is still to be delivered.
+    pub(crate) fn detach(&mut self) -> Result<(), TransferError> {
+        // SAFETY: made by `new`; the filter does not run while VCL does.
+        let answer = unsafe { self.0.as_mut() };
+        if answer.left == 0 {
+            answer.outcome.reservation = None;
+            return Ok(());
+        }
+        answer.outcome.detach()
     }
 
     pub(crate) fn is_delivered(&self) -> bool {

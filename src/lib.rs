@@ -2,6 +2,7 @@
 //! are in `crates/runtime`, which knows nothing of Varnish.
 //!
 //! - `entry`: the VCL functions and the VCL event
+//! - `chain`, `to_string`, `synth`, `immediate`: programs in a row, and programs that VCL waits for
 //! - `state`, `task`: what belongs to a loaded VCL, and to one fetch
 //! - `director`, `exchange`, `body`, `fetch`, `ttl`: one fetch, in that order
 //! - `context`, `log`, `guard`: what all of them use
@@ -11,6 +12,7 @@
 //! panic leaves one. Nothing happens at dlopen: the manager and the VCL compiler map this file too.
 
 mod body;
+mod chain;
 mod context;
 mod director;
 mod entry;
@@ -18,7 +20,10 @@ mod exchange;
 mod fetch;
 mod ffi;
 mod guard;
+mod immediate;
 mod log;
 mod state;
+mod synth;
 mod task;
+mod to_string;
 mod ttl;

@@ -1,9 +1,10 @@
 //! What belongs to one backend task: which programs VCL asked for, and the answer under way.
 //!
-//! Guards: the strings and the request VM of a task are seen by that task alone. A director is
-//! only a key here, so one that is used after its task or after a rollback finds nothing.
+//! Guards: the strings, the chain and the request VM of a task are seen by that task alone, and end
+//! with it. A director is only a key here, so one that is used after its task or after a rollback
+//! finds nothing.
 
-use std::{ffi::c_void, sync::Arc};
+use std::{ffi::c_void, mem, sync::Arc};
 
 use runtime::{chain::Chain, outgoing::SelfRequests};
 
@@ -26,9 +27,18 @@ impl Call {
     }
 }
 
+/// What `chain()` has put into a row and nobody has taken yet.
+#[derive(Debug, Default)]
+struct Begun {
+    chain: Chain,
+    /// The attempt of the fetch that it is for: a retry begins anew.
+    attempt: u32,
+}
+
 #[derive(Debug, Default)]
 pub(crate) struct Task {
     calls: Vec<Call>,
+    begun: Begun,
     /// Kept until the task ends and not only until the body is handed over: the reset of the
     /// request VM must not delay the client.
     pub(crate) answer: Option<Held>,
@@ -50,6 +60,24 @@ impl Task {
         // SAFETY: made above, now or earlier in this task; freed only when the task ends. The
         // caller vouches that nobody else looks.
         unsafe { slot.cast::<Self>().as_mut() }
+    }
+
+    /// The chain that this attempt has begun.
+    pub(crate) fn chain(&mut self, ctx: Context<'_>) -> &mut Chain {
+        // SAFETY: a valid context of a backend task, of which this is the state.
+        let attempt = unsafe { ffi::tk_attempt(ctx.raw()) };
+        if self.begun.attempt != attempt {
+            self.begun = Begun {
+                chain: Chain::new(),
+                attempt,
+            };
+        }
+        &mut self.begun.chain
+    }
+
+    /// The chain that this attempt has begun; from now on there is none.
+    pub(crate) fn take_chain(&mut self, ctx: Context<'_>) -> Chain {
+        mem::take(self.chain(ctx))
     }
 
     pub(crate) fn uses(&self, program: &[u8]) -> usize {

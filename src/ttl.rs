@@ -123,6 +123,34 @@ impl Plan {
     }
 }
 
+/// A lifetime from a program that VCL runs itself, where an object is being made: it counts at
+/// once, and VCL may change it afterwards.
+pub(crate) fn apply(ctx: Context<'_>, how: Cacheability) {
+    // SAFETY: a valid context of a backend task.
+    if unsafe { ffi::tk_object_private(ctx.raw()) } != 0 {
+        return;
+    }
+    // SAFETY: as above.
+    let uncacheable = unsafe { ffi::tk_object_uncacheable(ctx.raw()) } != 0;
+    if how.cacheable && uncacheable {
+        line(
+            Some(ctx),
+            Tag::VclError,
+            "tinykvm: the object is uncacheable already",
+        );
+        return;
+    }
+    if !how.cacheable {
+        // SAFETY: as above.
+        unsafe { ffi::tk_object_set_uncacheable(ctx.raw()) };
+        if how.ttl.is_zero() {
+            return;
+        }
+    }
+    // SAFETY: as above.
+    unsafe { ffi::tk_object_set_ttl(ctx.raw(), wanted(how)) };
+}
+
 /// Removes the program's own fields and answers their value, joined as Varnish would.
 fn take_own(messages: &mut Messages<'_>) -> Option<Vec<u8>> {
     let mut own: Option<Vec<u8>> = None;

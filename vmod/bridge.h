@@ -16,6 +16,7 @@
 
 struct vrt_ctx;
 struct director;
+struct strands;
 struct vmod_priv;
 
 struct tk_bytes {
@@ -26,7 +27,12 @@ struct tk_bytes {
 /* Where in VCL a function is called from. */
 #define TK_IN_INIT		1
 #define TK_IN_BACKEND_FETCH	2
-#define TK_IN_OTHER		3
+#define TK_IN_OTHER		3	/* no transaction */
+#define TK_IN_BACKEND_RESPONSE	4
+#define TK_IN_BACKEND_ERROR	5
+#define TK_IN_DIRECTOR		6	/* a backend task, not in VCL */
+#define TK_IN_SYNTH		7
+#define TK_IN_CLIENT		8	/* any other place of a client task */
 
 /* Log tags. */
 #define TK_LOG			0	/* SLT_VCL_Log */
@@ -34,9 +40,9 @@ struct tk_bytes {
 #define TK_FETCH_ERROR		2	/* SLT_FetchError */
 #define TK_VCL_ERROR		3	/* SLT_VCL_Error */
 
-/* The HTTP messages of a backend task. */
-#define TK_BEREQ		0
-#define TK_BERESP		1
+/* The HTTP messages of a task: bereq and beresp, or req and resp. */
+#define TK_REQUEST		0
+#define TK_RESPONSE		1
 
 /* Who writes a field: a guest has to leave room for the others. */
 #define TK_GUEST		0
@@ -45,6 +51,7 @@ struct tk_bytes {
 /* Results of tk_http_append() and tk_http_set(). */
 #define TK_NO_FIELD		-1	/* http_max_hdr reached */
 #define TK_NO_WORKSPACE		-2
+#define TK_NO_TABLE		-3	/* there is no such message yet */
 
 /* Results of tk_request_body(). */
 #define TK_BODY_DONE		0
@@ -66,16 +73,24 @@ void tk_log(const struct vrt_ctx *, int tag, const char *, size_t);
 void tk_tell_loader(const struct vrt_ctx *, const char *, size_t);
 /* A NUL-terminated copy on the task's workspace that leaves `spare` bytes there, or NULL. */
 const char *tk_workspace_copy(const struct vrt_ctx *, const char *, size_t, size_t spare);
+/* So many bytes and a NUL behind them, on the task's workspace, or NULL. */
+char *tk_workspace_alloc(const struct vrt_ctx *, size_t);
+/* Counts the attempts of a backend task. */
+unsigned tk_attempt(const struct vrt_ctx *);
 /* The pointer that this VMOD keeps for the current task, or NULL without room. */
 void **tk_task(const struct vrt_ctx *);
 /* The pointer that this VMOD keeps for a VCL. */
 void **tk_vcl(struct vmod_priv *);
+
+size_t tk_strands(const struct strands *);
+const char *tk_strand(const struct strands *, size_t);
 
 /* director.c */
 const struct director *tk_director_new(const struct vrt_ctx *, const char *name);
 void tk_director_delete(const struct director *);
 
 /* http.c */
+int tk_http_available(const struct vrt_ctx *, int side);
 unsigned tk_http_fields(const struct vrt_ctx *, int side);
 struct tk_bytes tk_http_field(const struct vrt_ctx *, int side, unsigned);
 struct tk_bytes tk_http_method(const struct vrt_ctx *);
@@ -96,6 +111,11 @@ int tk_request_body(const struct vrt_ctx *, void *sink);
 int tk_respond(const struct vrt_ctx *, unsigned status, int has_body, int64_t length,
     void *source);
 void tk_fetch_finished(const struct vrt_ctx *);
+
+/* synth.c */
+void tk_synth_status(const struct vrt_ctx *, unsigned);
+/* Adds to the body; 0 if that worked. */
+int tk_synth_body(const struct vrt_ctx *, const void *, size_t);
 
 /* ttl.c */
 struct tk_ttl {

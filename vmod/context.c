@@ -27,11 +27,23 @@ int
 tk_ctx_where(VRT_CTX)
 {
 
-	if (ctx->method == VCL_MET_INIT)
+	switch (ctx->method) {
+	case VCL_MET_INIT:
 		return (TK_IN_INIT);
-	if (ctx->method == VCL_MET_BACKEND_FETCH)
+	case VCL_MET_BACKEND_FETCH:
 		return (TK_IN_BACKEND_FETCH);
-	return (TK_IN_OTHER);
+	case VCL_MET_BACKEND_RESPONSE:
+		return (TK_IN_BACKEND_RESPONSE);
+	case VCL_MET_BACKEND_ERROR:
+		return (TK_IN_BACKEND_ERROR);
+	case VCL_MET_SYNTH:
+		return (TK_IN_SYNTH);
+	default:
+		break;
+	}
+	if (ctx->req != NULL)
+		return (TK_IN_CLIENT);
+	return (ctx->bo != NULL ? TK_IN_DIRECTOR : TK_IN_OTHER);
 }
 
 void
@@ -61,25 +73,64 @@ tk_tell_loader(VRT_CTX, const char *text, size_t len)
 		VSB_printf(ctx->msg, "%.*s\n", printable(len), text);
 }
 
-const char *
-tk_workspace_copy(VRT_CTX, const char *from, size_t len, size_t spare)
+static char *
+take(VRT_CTX, size_t len, size_t spare)
 {
 	unsigned room;
 	char *to;
 
 	if (ctx->ws == NULL)
 		return (NULL);
-	/* Not WS_Copy(): asking for too much there marks the workspace as overflowed. */
+	/* Not WS_Alloc(): asking for too much there marks the workspace as overflowed. */
 	room = WS_ReserveAll(ctx->ws);
 	if (room < spare || len >= room - spare) {
 		WS_Release(ctx->ws, 0);
 		return (NULL);
 	}
 	to = WS_Reservation(ctx->ws);
-	memcpy(to, from, len);
 	to[len] = '\0';
 	WS_Release(ctx->ws, len + 1);
 	return (to);
+}
+
+const char *
+tk_workspace_copy(VRT_CTX, const char *from, size_t len, size_t spare)
+{
+	char *to;
+
+	to = take(ctx, len, spare);
+	if (to != NULL)
+		memcpy(to, from, len);
+	return (to);
+}
+
+char *
+tk_workspace_alloc(VRT_CTX, size_t len)
+{
+
+	return (take(ctx, len, 0));
+}
+
+unsigned
+tk_attempt(VRT_CTX)
+{
+
+	CHECK_OBJ_NOTNULL(ctx->bo, BUSYOBJ_MAGIC);
+	return (ctx->bo->retries);
+}
+
+size_t
+tk_strands(const struct strands *strands)
+{
+
+	return (strands == NULL || strands->n < 0 ? 0 : (size_t)strands->n);
+}
+
+const char *
+tk_strand(const struct strands *strands, size_t nth)
+{
+
+	return (nth < tk_strands(strands) ? strands->p[nth] : NULL);
 }
 
 static void

@@ -142,7 +142,7 @@ tk_respond(VRT_CTX, unsigned status, int has_body, int64_t length, void *source)
 		return (-1);
 	if (length >= 0) {
 		bprintf(text, "Content-Length: %jd", (intmax_t)length);
-		if (tk_http_append(ctx, TK_BERESP, text, strlen(text),
+		if (tk_http_append(ctx, TK_RESPONSE, text, strlen(text),
 		    TK_VMOD) < 0)
 			return (-1);
 	}

@@ -1,4 +1,4 @@
-/* Header fields of the HTTP messages of a backend task. */
+/* Header fields of the HTTP messages of a task. */
 
 #include "house.h"
 
@@ -11,14 +11,35 @@
 #define SPARE_FIELDS	8
 #define SPARE_BYTES	2048
 
+/* NULL: the task has no such message (yet). */
 static struct http *
 message(VRT_CTX, int side)
 {
 	struct http *hp;
 
-	hp = side == TK_BERESP ? ctx->http_beresp : ctx->http_bereq;
-	CHECK_OBJ_NOTNULL(hp, HTTP_MAGIC);
+	if (ctx->req != NULL) {
+		/* Of a client task; in vcl_pipe there is a busy object too. */
+		if (side == TK_REQUEST)
+			hp = ctx->http_req;
+		else if (ctx->method == VCL_MET_DELIVER || ctx->method == VCL_MET_SYNTH)
+			hp = ctx->http_resp;
+		else
+			hp = NULL;
+	} else if (side == TK_REQUEST) {
+		hp = ctx->http_bereq;
+	} else {
+		/* Not set up yet, or still of the attempt before. */
+		hp = ctx->method == VCL_MET_BACKEND_FETCH ? NULL : ctx->http_beresp;
+	}
+	CHECK_OBJ_ORNULL(hp, HTTP_MAGIC);
 	return (hp);
+}
+
+int
+tk_http_available(VRT_CTX, int side)
+{
+
+	return (message(ctx, side) != NULL);
 }
 
 static struct tk_bytes
@@ -46,7 +67,7 @@ tk_http_fields(VRT_CTX, int side)
 {
 	const struct http *hp = message(ctx, side);
 
-	return (hp->nhd > HTTP_HDR_FIRST ? hp->nhd - HTTP_HDR_FIRST : 0);
+	return (hp != NULL && hp->nhd > HTTP_HDR_FIRST ? hp->nhd - HTTP_HDR_FIRST : 0);
 }
 
 struct tk_bytes
@@ -63,20 +84,31 @@ tk_http_field(VRT_CTX, int side, unsigned u)
 struct tk_bytes
 tk_http_method(VRT_CTX)
 {
+	const struct http *hp = message(ctx, TK_REQUEST);
+	struct tk_bytes none = { NULL, 0 };
 
-	return (bytes(message(ctx, TK_BEREQ)->hd[HTTP_HDR_METHOD]));
+	return (hp == NULL ? none : bytes(hp->hd[HTTP_HDR_METHOD]));
 }
 
 /*
- * Puts a field where there is room for it. While the director runs, beresp is
- * not logged: varnishd logs all of it when the director is done.
+ * While the director runs, beresp is not logged: varnishd logs all of it when the
+ * director is done.
  */
+static int
+logged_later(VRT_CTX, const struct http *hp)
+{
+
+	return (ctx->method == 0 && hp == ctx->http_beresp && ctx->bo != NULL &&
+	    ctx->bo->htc == NULL);
+}
+
+/* Puts a field where there is room for it. */
 static void
 put(VRT_CTX, struct http *hp, unsigned at, const char *field)
 {
 	struct vsl_log *vsl = hp->vsl;
 
-	if (hp == ctx->http_beresp && ctx->bo != NULL && ctx->bo->htc == NULL)
+	if (logged_later(ctx, hp))
 		hp->vsl = NULL;
 	if (at == hp->nhd)
 		http_SetHeader(hp, field);
@@ -91,6 +123,8 @@ position(const struct http *hp, const char *name, size_t len)
 {
 	unsigned u;
 
+	if (hp == NULL)
+		return (0);
 	for (u = HTTP_HDR_FIRST; u < hp->nhd; u++)
 		if (is_named(hp->hd[u], name, len))
 			return (u);
@@ -120,7 +154,9 @@ tk_http_append(VRT_CTX, int side, const char *field, size_t len, int writer)
 	struct http *hp = message(ctx, side);
 	const char *copy;
 
-	/* http_SetHeader() would drop the field and fail the fetch. */
+	if (hp == NULL)
+		return (TK_NO_TABLE);
+	/* http_SetHeader() would drop the field and fail the task. */
 	if (hp->nhd + (writer == TK_GUEST ? SPARE_FIELDS : 0) >= hp->shd)
 		return (TK_NO_FIELD);
 	copy = keep(ctx, field, len, writer);
@@ -155,7 +191,7 @@ tk_http_unset(VRT_CTX, int side, const char *name, size_t len)
 	if (u == 0)
 		return (0);
 	/* http_Unset() would remove all of that name. */
-	if (hp != ctx->http_beresp || ctx->bo == NULL || ctx->bo->htc != NULL)
+	if (!logged_later(ctx, hp))
 		VSLbt(hp->vsl, (enum VSL_tag_e)(hp->logtag + HTTP_HDR_UNSET), hp->hd[u]);
 	memmove(&hp->hd[u], &hp->hd[u + 1], (hp->nhd - u - 1) * sizeof hp->hd[0]);
 	memmove(&hp->hdf[u], &hp->hdf[u + 1], (hp->nhd - u - 1) * sizeof hp->hdf[0]);

@@ -11,13 +11,15 @@
 //! a program of one VM twice. Each item gets a VM that has been reset.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use crate::body::BodyError;
 use crate::exchange::{Exchange, Severity};
+use crate::fields::check_value;
 use crate::program::{Program, ReserveError};
 use crate::request_abi::Request;
 use crate::reservation::Reservation;
-use crate::response::Response;
+use crate::response::{ContentType, Response};
 use crate::stream::PullError;
 
 /// Items of a chain, the last one included.
@@ -26,6 +28,8 @@ pub const MOST_LINKS: usize = 16;
 const CHUNK: usize = 64 << 10;
 /// What the host holds for a chain while it waits for a VM.
 const MOST_HELD: u64 = 512 << 20;
+/// How long the item `fetch` may take.
+const FETCH_TIME: Duration = Duration::from_secs(60);
 
 /// What an item of a chain is.
 #[derive(Debug, Clone)]
@@ -109,8 +113,8 @@ pub enum ChainError<E> {
         to: String,
         error: TransferError,
     },
-    #[error("chain: the item fetch is not there yet")]
-    NoFetch,
+    #[error("chain: fetch can only be the first item")]
+    LateFetch,
     #[error("chain: there is no item")]
     Empty,
 }
@@ -170,63 +174,41 @@ impl Chain {
         let mut before: Option<(&Item, Outcome)> = None;
         for (position, link) in self.links.iter().enumerate() {
             let last = position + 1 == self.links.len();
-            let Item::Program {
-                program,
-                url,
-                argument,
-            } = &link.item
-            else {
-                return Err(ChainError::NoFetch);
-            };
-            let usual = match before {
-                None => opening.method,
-                Some(_) => b"POST",
-            };
-            let carried = before
-                .as_ref()
-                .map(|(_, outcome)| outcome.response.content_type.clone());
-            let content_type = carried.as_deref().unwrap_or(opening.content_type);
-            let request = Request {
-                method: opening.last_method.filter(|_| last).unwrap_or(usual),
-                url,
-                argument,
-                content_type,
-            };
-            let reservation = match &mut before {
-                None => {
-                    let mut reservation = program.reserve()?;
-                    reservation.begin(&request);
-                    first_body(&mut reservation, exchange).map_err(|error| ChainError::Body {
-                        program: program.name().to_owned(),
-                        error,
-                    })?;
-                    reservation
-                }
-                Some((from, outcome)) => {
-                    let lost = |error| ChainError::Transfer {
-                        from: from.name().to_owned(),
-                        to: program.name().to_owned(),
-                        error,
+            let mut outcome = match &link.item {
+                Item::Program {
+                    program,
+                    url,
+                    argument,
+                } => {
+                    let carried = before
+                        .as_ref()
+                        .map(|(_, outcome)| outcome.response.content_type.clone());
+                    let usual = match before {
+                        None => opening.method,
+                        Some(_) => b"POST",
                     };
-                    let mut reservation = match program.try_reserve() {
-                        Some(reservation) => reservation,
-                        None => {
-                            outcome.detach().map_err(lost)?;
-                            program.reserve()?
-                        }
+                    let request = Request {
+                        method: opening.last_method.filter(|_| last).unwrap_or(usual),
+                        url,
+                        argument,
+                        content_type: carried.as_deref().unwrap_or(opening.content_type),
                     };
-                    reservation.begin(&request);
-                    outcome
-                        .hand_over(&mut reservation, exchange)
-                        .map_err(lost)?;
-                    reservation
+                    let reservation = match &mut before {
+                        None => first(program, &request, first_body, exchange)?,
+                        Some((from, outcome)) => next(program, &request, from, outcome, exchange)?,
+                    };
+                    Outcome::of_program(reservation, &request, exchange)
                 }
+                Item::Fetch { path, headers } if before.is_none() => {
+                    Outcome::of_fetch(path, headers, exchange)
+                }
+                Item::Fetch { .. } => return Err(ChainError::LateFetch),
             };
-            let outcome = Outcome::of(reservation, &request, exchange, link.threshold);
-            if outcome.broken {
+            if i64::from(outcome.response.status) >= link.threshold {
+                outcome.broken = true;
                 if !last {
-                    let (program, status) = (program.name(), outcome.response.status);
-                    let line = format!("chain: {program} answered {status}, which ends the chain");
+                    let (name, status) = (link.item.name(), outcome.response.status);
+                    let line = format!("chain: {name} answered {status}, which ends the chain");
                     exchange.log(Severity::Error, line.as_bytes());
                 }
                 return Ok(outcome);
@@ -237,19 +219,99 @@ impl Chain {
     }
 }
 
+/// A VM with the request body in it.
+fn first<E>(
+    program: &Arc<Program>,
+    request: &Request<'_>,
+    body: &mut dyn FnMut(&mut Reservation, &mut dyn Exchange) -> Result<(), E>,
+    exchange: &mut dyn Exchange,
+) -> Result<Reservation, ChainError<E>> {
+    let mut reservation = match program.try_reserve() {
+        Some(reservation) => reservation,
+        None => {
+            exchange.before_waiting();
+            program.reserve()?
+        }
+    };
+    reservation.begin(request);
+    body(&mut reservation, exchange).map_err(|error| ChainError::Body {
+        program: program.name().to_owned(),
+        error,
+    })?;
+    Ok(reservation)
+}
+
+/// A VM with the answer of the item before in it, whose own VM is given back.
+fn next<E>(
+    program: &Arc<Program>,
+    request: &Request<'_>,
+    from: &Item,
+    outcome: &mut Outcome,
+    exchange: &mut dyn Exchange,
+) -> Result<Reservation, ChainError<E>> {
+    let lost = |error| ChainError::Transfer {
+        from: from.name().to_owned(),
+        to: program.name().to_owned(),
+        error,
+    };
+    let mut reservation = match program.try_reserve() {
+        Some(reservation) => reservation,
+        None => {
+            outcome.detach().map_err(lost)?;
+            exchange.before_waiting();
+            program.reserve()?
+        }
+    };
+    reservation.begin(request);
+    outcome
+        .hand_over(&mut reservation, exchange)
+        .map_err(lost)?;
+    Ok(reservation)
+}
+
 impl Outcome {
-    fn of(
+    fn of_program(
         mut reservation: Reservation,
         request: &Request<'_>,
         exchange: &mut dyn Exchange,
-        threshold: i64,
     ) -> Self {
         let response = reservation.handle(request, exchange);
         Self {
-            broken: i64::from(response.status) >= threshold,
             response,
             reservation: Some(reservation),
+            broken: false,
             held: Vec::new(),
+            read: 0,
+        }
+    }
+
+    /// Never fails: without an answer the status says why.
+    fn of_fetch(path: &[u8], headers: &[Box<[u8]>], exchange: &mut dyn Exchange) -> Self {
+        let headers: Vec<&[u8]> = headers.iter().map(|field| &**field).collect();
+        let deadline = Instant::now() + FETCH_TIME;
+        let mut response = Response::failed();
+        let mut held = Vec::new();
+        match exchange.outgoing().self_request(path, &headers, deadline) {
+            Ok(fetched) => {
+                response.status = fetched.status;
+                if check_value(&fetched.content_type, 0).is_ok() {
+                    response.content_type = ContentType::new(&fetched.content_type);
+                }
+                response.content_length = u64::try_from(fetched.body.len()).unwrap_or(u64::MAX);
+                held = fetched.body;
+            }
+            Err(error) => {
+                response.status = error.status();
+                let path = String::from_utf8_lossy(path);
+                let line = format!("chain: fetch of {path}: {error}");
+                exchange.log(Severity::Error, line.as_bytes());
+            }
+        }
+        Self {
+            response,
+            reservation: None,
+            broken: false,
+            held,
             read: 0,
         }
     }
@@ -270,13 +332,13 @@ impl Outcome {
 
     /// Copies what is left of the body to the host and gives the VM back.
     pub fn detach(&mut self) -> Result<(), TransferError> {
+        let len = self.response.content_length;
+        if self.reservation.is_some() && len > MOST_HELD {
+            return Err(TransferError::TooLarge { len });
+        }
         let Some(mut reservation) = self.reservation.take() else {
             return Ok(());
         };
-        let len = self.response.content_length;
-        if len > MOST_HELD {
-            return Err(TransferError::TooLarge { len });
-        }
         let room = usize::try_from(len).unwrap_or(usize::MAX);
         let mut held = vec![0; room];
         let mut filled = 0;

@@ -63,6 +63,10 @@ pub trait Exchange: Send {
     fn append(&mut self, side: Side, field: &[u8]) -> Result<u32, FieldError>;
     /// Replaces the first field of the same name or adds one, answers its index.
     fn set(&mut self, side: Side, field: &[u8]) -> Result<u32, FieldError>;
+    /// Where fields go that come with a response: to the request while there is no other table.
+    fn side_of_response(&self) -> Side {
+        Side::Response
+    }
     /// Removes the first field of that name, answers the index that it had, or 0.
     fn unset(&mut self, side: Side, name: &[u8]) -> u32;
     /// `false` when the transaction has no object to be cached.
@@ -71,6 +75,8 @@ pub trait Exchange: Send {
     fn outgoing(&self) -> Outgoing {
         Outgoing::default()
     }
+    /// The transaction is about to wait for a request VM: time to give back those it holds.
+    fn before_waiting(&mut self) {}
     /// One line of log, without line break; the runtime bounds number and length.
     fn log(&mut self, severity: Severity, line: &[u8]);
 }

@@ -9,6 +9,7 @@
 mod document;
 mod error;
 mod expand;
+mod headers;
 mod keys;
 mod nearest;
 mod program;
@@ -23,6 +24,7 @@ mod tests;
 pub use document::{Document, Groups, apply, define};
 pub use error::{ConfigError, Owner, Warning};
 pub use expand::Expansion;
+pub use headers::{HeadersError, fetch_headers};
 pub use program::{ProgramConfig, Secret};
 pub use reference::reference;
 pub use settings::{Access, Download, PathRule, Remapping, Server, Settings, UNLIMITED, Warmup};

@@ -8,7 +8,7 @@ use tinykvm_sys::{abi, from_bytes};
 
 use super::http::Change;
 use super::{KEEP, Reply, Scene, Text, cache, low16};
-use crate::exchange::{Cacheability, Side};
+use crate::exchange::Cacheability;
 use crate::fields::check_value;
 
 /// Enough for 4 GiB in single pages, and a bound for the host's own memory.
@@ -165,7 +165,9 @@ fn headers(
     let mut lost = 0;
     for text in split(texts, &ends, count) {
         let change = Change::parse(text)?;
-        let reply = change.apply(scene.exchange("backend_response")?, Side::Response)?;
+        let exchange = scene.exchange("backend_response")?;
+        let side = exchange.side_of_response();
+        let reply = change.apply(exchange, side)?;
         if matches!(reply, Reply::Value(index) if index == u64::from(abi::TINYKVM_HTTP_FULL)) {
             lost += 1;
         }

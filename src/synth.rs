@@ -1,0 +1,110 @@
+//! `synth()`: the answer of a program as the response that VCL makes itself.
+
+use std::ffi::c_uint;
+
+use runtime::{Side, chain::Outcome};
+
+use crate::{
+    context::{Context, Place, string},
+    entry::{Ctx, Priv, Text, enter},
+    exchange::Messages,
+    ffi,
+    immediate::{self, NoAnswer, Order},
+    state::State,
+};
+
+const _: () = {
+    let _ = [
+        ffi::vmod_synth as unsafe extern "C" fn(_, _, _, _, _, _, _) -> _,
+        vmod_synth,
+    ];
+};
+
+/// Bytes that go into the body at once.
+const CHUNK: usize = 64 << 10;
+/// When there is no answer.
+const FAILED: u16 = 500;
+
+#[unsafe(no_mangle)]
+unsafe extern "C" fn vmod_synth(
+    ctx: Ctx,
+    vcl: Priv,
+    status: i64,
+    program: Text,
+    url: Text,
+    arg: Text,
+    _soft_reset: i64,
+) -> i64 {
+    let body = |ctx: Context<'_>, state: &State| {
+        let order = Order {
+            function: "synth",
+            // SAFETY: a STRING argument.
+            program: unsafe { string(program) },
+            // SAFETY: a STRING argument.
+            url: unsafe { string(url) },
+            // SAFETY: a STRING argument.
+            argument: unsafe { string(arg) },
+            threshold: runtime::chain::Link::NEVER,
+        };
+        if !matches!(ctx.place(), Place::Synth | Place::BackendError) {
+            ctx.fail("tinykvm.synth(): only in vcl_synth and vcl_backend_error");
+            return 0;
+        }
+        match immediate::run(ctx, state, &order) {
+            Err(NoAnswer::Misuse) => 0,
+            Err(NoAnswer::Failed) => answer(ctx, final_status(status, None)),
+            Ok(mut outcome) => {
+                if let Err(reason) = fill(ctx, &mut outcome) {
+                    immediate::complain(ctx, &order, &reason);
+                    return answer(ctx, FAILED);
+                }
+                answer(ctx, final_status(status, Some(&outcome)))
+            }
+        }
+    };
+    // SAFETY: called by varnishd as a VCL function.
+    unsafe { enter(ctx, vcl, 0, body) }
+}
+
+/// VCL's status where it is one, otherwise the program's. What ended a chain before its end is
+/// told as it is: an error page with the status of a success helps nobody.
+fn final_status(asked: i64, outcome: Option<&Outcome>) -> u16 {
+    let answered = outcome.map_or(FAILED, |outcome| outcome.response.status);
+    if outcome.is_some_and(|outcome| outcome.broken) {
+        return answered;
+    }
+    match u16::try_from(asked) {
+        Ok(asked @ 200..=699) => asked,
+        _ => answered,
+    }
+}
+
+fn answer(ctx: Context<'_>, status: u16) -> i64 {
+    // SAFETY: in vcl_synth or vcl_backend_error.
+    unsafe { ffi::tk_synth_status(ctx.raw(), c_uint::from(status)) };
+    i64::from(status)
+}
+
+/// Type and body.
+fn fill(ctx: Context<'_>, outcome: &mut Outcome) -> Result<(), String> {
+    let mut messages = Messages::new(ctx);
+    messages.unset_all(Side::Response, b"Content-Length");
+    messages.unset_all(Side::Response, b"Transfer-Encoding");
+    messages
+        .put_content_type(&outcome.response.content_type)
+        .map_err(|error| format!("Content-Type: {error}"))?;
+    let len = usize::try_from(outcome.response.content_length).unwrap_or(usize::MAX);
+    let mut chunk = vec![0; len.min(CHUNK)];
+    loop {
+        let count = outcome
+            .pull(&mut chunk)
+            .map_err(|error| error.to_string())?;
+        let Some(part) = chunk.get(..count).filter(|part| !part.is_empty()) else {
+            return Ok(());
+        };
+        // SAFETY: in vcl_synth or vcl_backend_error; the bytes are copied during the call.
+        if unsafe { ffi::tk_synth_body(ctx.raw(), part.as_ptr().cast(), part.len()) } != 0 {
+            return Err("no memory for the body".to_owned());
+        }
+    }
+}
