@@ -29,6 +29,7 @@ fn build() -> Result<(), String> {
     let root = env::var("VARNISH_ROOT").unwrap_or_default();
     println!("cargo::rustc-env=VARNISH_ROOT={root}");
     println!("cargo::rustc-env=VARNISH_VMODDIR={}", varnish.modules);
+    println!("cargo::rustc-env=VARNISH_NAME={}", varnish.name);
     for file in SHIMS.iter().map(|s| format!("{s}.c")) {
         println!("cargo::rerun-if-changed=vmod/{file}");
     }
@@ -47,6 +48,7 @@ fn build() -> Result<(), String> {
 
 /// What pkg-config knows about the Varnish to build for.
 struct Varnish {
+    name: &'static str,
     /// Where its own modules are, as it sees it.
     modules: String,
     includes: Vec<PathBuf>,
@@ -55,8 +57,11 @@ struct Varnish {
 
 /// Vinyl Cache goes by both names in Debian, elsewhere by its own.
 const PACKAGES: [&str; 2] = ["varnishapi", "vinylapi"];
-/// What tells that the headers of the daemon's inside are there.
-const INSIDES: [&str; 2] = ["cache/cache_varnishd.h", "cache/cache_vinyld.h"];
+/// What the daemon calls itself, and the header of its inside.
+const INSIDES: [(&str, &str); 2] = [
+    ("varnish", "cache/cache_varnishd.h"),
+    ("vinyl", "cache/cache_vinyld.h"),
+];
 
 impl Varnish {
     fn find() -> Result<Self, String> {
@@ -74,19 +79,21 @@ impl Varnish {
             .filter_map(|flag| flag.strip_prefix("-I"))
             .map(inside)
             .collect::<Vec<_>>();
-        let found = Self {
+        let vmodtool = inside(&ask("--variable=vmodtool")?);
+        if !vmodtool.is_file() {
+            return Err(missing(&vmodtool.display().to_string()));
+        }
+        let is_there = |header: &str| includes.iter().any(|dir| dir.join(header).is_file());
+        let (name, _) = INSIDES
+            .into_iter()
+            .find(|(_, header)| is_there(header))
+            .ok_or_else(|| missing(INSIDES[0].1))?;
+        Ok(Self {
+            name,
             modules: ask("--variable=vmoddir")?,
-            vmodtool: inside(&ask("--variable=vmodtool")?),
             includes,
-        };
-        if !found.vmodtool.is_file() {
-            return Err(missing(&found.vmodtool.display().to_string()));
-        }
-        let is_there = |header| found.includes.iter().any(|dir| dir.join(header).is_file());
-        if !INSIDES.iter().any(is_there) {
-            return Err(missing(INSIDES[0]));
-        }
-        Ok(found)
+            vmodtool,
+        })
     }
 }
 

@@ -4,7 +4,8 @@
 //!
 //! A file may use the macros `${vmod}` (the library), `${vmod_path}` (its folder and that of
 //! Varnish's own modules), `${vcl}` (the folder of the examples in VCL), `${guest_NAME}`
-//! (tests/guests/programs/NAME, compiled) and `${example_NAME}` (examples/NAME/NAME.c, compiled).
+//! (tests/guests/programs/NAME, compiled) and `${example_NAME}` (examples/NAME/NAME.c, compiled), and
+//! `${xid}`, the header that Varnish calls X-Varnish and Vinyl Cache X-Vinyl.
 
 use std::{
     env, fs,
@@ -71,6 +72,7 @@ fn run(file: &Path) -> Result<Completion, Failed> {
     command.arg(format!("-Dvmod={}", library.display()));
     let folder = library.parent().unwrap_or(root()).display();
     command.arg(format!("-Dvmod_path={folder}:{}", env!("VARNISH_VMODDIR")));
+    command.arg(format!("-Dxid=x-{}", env!("VARNISH_NAME")));
     command.arg(format!("-Dvcl={}", root().join("vcl").display()));
     for name in names_in(&text, "${guest_") {
         command.arg(format!(
