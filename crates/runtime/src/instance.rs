@@ -20,6 +20,7 @@ use crate::exchange::Severity;
 use crate::figures;
 use crate::hypercalls::{Desk, EntryPoints, MemoryLimits, Regexes, Scene, Stage, Waiting};
 use crate::journal;
+use crate::outgoing::FetchRule;
 use crate::pool::{Busy, Depth, Pool};
 use crate::program::Phase;
 use crate::recipe::{BinaryKind, Recipe, Threads};
@@ -81,6 +82,7 @@ pub(crate) struct Instance {
     image: Arc<Image>,
     entry: EntryPoints,
     regexes: Regexes,
+    allowed_fetch: Arc<[FetchRule]>,
     storage: Option<Storage>,
     limits: MemoryLimits,
     max_request_time: Duration,
@@ -169,6 +171,7 @@ impl Instance {
             entry,
             regexes: desk.regexes,
             storage,
+            allowed_fetch: desk.allowed_fetch,
             limits,
             max_request_time: recipe.max_request_time,
             own_threads,
@@ -292,6 +295,7 @@ impl Instance {
         self.counters.made.add(1);
         let desk = Desk {
             regexes: self.regexes.fork(),
+            allowed_fetch: Arc::clone(&self.allowed_fetch),
             ..Desk::default()
         };
         let counters = self
@@ -384,7 +388,10 @@ pub(crate) fn run_main(
     storage: Option<&Storage>,
 ) -> Result<(EntryPoints, Desk), StartError> {
     let mut entry = EntryPoints::default();
-    let mut desk = Desk::default();
+    let mut desk = Desk {
+        allowed_fetch: recipe.allowed_fetch.clone().into(),
+        ..Desk::default()
+    };
     let stage = Stage::Boot {
         program: &recipe.name,
         entry: &mut entry,

@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use sandbox::AllowedPath;
 
+use crate::outgoing::FetchRule;
+
 use crate::source::Binaries;
 use crate::update::Stored;
 
@@ -35,6 +37,8 @@ pub struct Recipe {
     pub executable: Vec<u8>,
     pub paths: Vec<AllowedPath>,
     pub current_working_directory: Vec<u8>,
+    /// What the program may fetch besides its own Varnish.
+    pub allowed_fetch: Vec<FetchRule>,
     pub max_boot_time: Duration,
     pub max_request_time: Duration,
     /// For one call into the storage VM.
@@ -78,6 +82,7 @@ impl Recipe {
             executable: Vec::new(),
             paths: Vec::new(),
             current_working_directory: b"/".to_vec(),
+            allowed_fetch: Vec::new(),
             max_boot_time: Duration::from_secs(16),
             max_request_time: Duration::from_secs(8),
             max_storage_time: Duration::from_secs(10),

@@ -1,6 +1,7 @@
 //! An HTTP transaction in memory, for tests and the command line.
 
 use crate::exchange::{Cacheability, Exchange, FieldError, Severity, Side};
+use crate::outgoing::Outgoing;
 
 /// A transaction whose tables are vectors.
 #[derive(Debug, Clone)]
@@ -12,6 +13,8 @@ pub struct Recorded {
     pub log: Vec<(Severity, Vec<u8>)>,
     /// Entries that each table can hold.
     pub max_fields: usize,
+    /// Where requests go that it causes.
+    pub outgoing: Outgoing,
 }
 
 impl Recorded {
@@ -23,6 +26,7 @@ impl Recorded {
             cacheability: None,
             log: Vec::new(),
             max_fields: 64,
+            outgoing: Outgoing::default(),
         }
     }
 
@@ -119,6 +123,10 @@ impl Exchange for Recorded {
     fn set_cacheable(&mut self, how: Cacheability) -> bool {
         self.cacheability = Some(how);
         true
+    }
+
+    fn outgoing(&self) -> Outgoing {
+        self.outgoing.clone()
     }
 
     fn log(&mut self, severity: Severity, line: &[u8]) {

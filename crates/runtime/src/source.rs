@@ -154,6 +154,7 @@ fn recipe(config: &ProgramConfig) -> Recipe {
         executable,
         paths: paths(config),
         current_working_directory: settings.current_working_directory.clone().into_bytes(),
+        allowed_fetch: settings.allowed_fetch.clone(),
         max_boot_time: settings.max_boot_time,
         max_request_time: settings.max_request_time,
         max_storage_time: settings.max_storage_time,

@@ -158,12 +158,12 @@ struct curl_fields {
 };
 
 struct curl_options {
-	const char *interface; /* network interface to use, or NULL */
+	const char *interface; /* ignored */
 	const char *unused;
 	int8_t follow_location;
 	int8_t dummy_fetch; /* no body: a HEAD */
-	int8_t tcp_fast_open;
-	int8_t dont_verify_host;
+	int8_t tcp_fast_open;    /* ignored */
+	int8_t dont_verify_host; /* take a certificate that is for another name */
 	uint32_t unused_opt5;
 };
 
@@ -547,12 +547,17 @@ static inline void *internal_shm_alloc(size_t size, size_t align)
 #define SHM_ALLOC_TYPE(type) ((type *)internal_shm_alloc(sizeof(type), __alignof__(type)))
 #define SHM_ALLOC(thing) ((__typeof__(thing) *)internal_shm_alloc(sizeof(thing), __alignof__(thing)))
 
-/* ---- HTTP requests made by the program. May be missing. -------------------------------------- */
+/* ---- HTTP requests made by the program ------------------------------------------------------- */
 
-/* Fetches a URL of up to 1024 bytes; one that begins with '/' goes to this Varnish. `fields` and
- * `options` may be NULL. 0, or the negative code of cURL. An HTTP error is not a failure. */
+/* Fetches a URL of up to 1024 bytes. One that begins with '/' goes to this Varnish; others have to be
+ * in the program's allowed_fetch. `fields` and `options` may be NULL: redirects are followed then.
+ * Waits up to 8 seconds, but no longer than the request has. Clear the operation before: what it has
+ * in content, headers and ctype is used. 0, or a negative code, and then nothing is changed: of cURL
+ * (-3 no URL, -7 no connection, -23 too big, -28 too late, -47 too many redirects), -9 not allowed,
+ * -508 too many self-requests have led here, -1 anything else. An HTTP error is not a failure. */
 long sys_fetch(const void *url, size_t len, struct curl_op *op, const struct curl_fields *fields,
 	const struct curl_options *options);
+/* The same, for this Varnish only. */
 long sys_request(const void *url, size_t len, struct curl_op *op, const struct curl_fields *fields,
 	const struct curl_options *options);
 

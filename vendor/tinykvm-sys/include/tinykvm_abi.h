@@ -69,7 +69,7 @@
 
 /* Requests that the guest makes itself. */
 #define TINYKVM_CALL_FETCH 0x20000   /* url, len, operation, fields, options */
-#define TINYKVM_CALL_REQUEST 0x20001 /* as fetch */
+#define TINYKVM_CALL_REQUEST 0x20001 /* as fetch, self-requests only */
 
 /* For the program's author. */
 #define TINYKVM_CALL_LOG 0x7f000        /* text, len */
@@ -102,6 +102,11 @@
 
 /* Flags of TINYKVM_CALL_REGEX_SUBST. */
 #define TINYKVM_REGEX_ALL 1
+
+/* What TINYKVM_CALL_FETCH answers, negative, besides libcurl's codes. */
+#define TINYKVM_FETCH_FAILED 1     /* too many self-requests at once, or the host's fault */
+#define TINYKVM_FETCH_REFUSED 9    /* not in allowed_fetch; libcurl's "access denied" */
+#define TINYKVM_FETCH_TOO_DEEP 508 /* self-requests that cause one another */
 
 /* Bits of tinykvm_request.info_flags. */
 #define TINYKVM_REQUEST_WARMUP 1

@@ -333,6 +333,12 @@ pub(super) const SETTINGS: &[Key<Settings>] = &[
          plain paths and in `real`.",
     ),
     Key::new(
+        "allowed_fetch",
+        adding(shapes::FETCHES, shapes::allowed_fetch),
+        "What the program may fetch over HTTP besides its own Varnish (self-requests are always \
+         allowed): origins, or paths and all below them; `*` is everything.",
+    ),
+    Key::new(
         "current_working_directory",
         Kind::Special {
             expects: shapes::ABSOLUTE,

@@ -5,6 +5,8 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::outgoing::FetchRule;
+
 /// A size without limit.
 pub const UNLIMITED: u64 = u64::MAX;
 
@@ -49,6 +51,8 @@ pub struct Settings {
     pub remappings: Vec<Remapping>,
     pub executable_heap: bool,
     pub allowed_paths: Vec<PathRule>,
+    /// What the program may fetch besides its own Varnish.
+    pub allowed_fetch: Vec<FetchRule>,
     /// An absolute path of the guest.
     pub current_working_directory: String,
     pub download: Vec<Download>,
@@ -96,6 +100,7 @@ impl Default for Settings {
             remappings: Vec::new(),
             executable_heap: false,
             allowed_paths: Vec::new(),
+            allowed_fetch: Vec::new(),
             current_working_directory: "/".into(),
             download: Vec::new(),
             verbose: false,

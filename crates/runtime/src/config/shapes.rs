@@ -8,6 +8,7 @@ use super::keys;
 use super::program::{ProgramConfig, Secret};
 use super::settings::{Access, Download, PathRule, Remapping, Server, Settings, Warmup};
 use super::table::{Reading, whole};
+use crate::outgoing::FetchRule;
 
 type Result<T> = std::result::Result<T, ConfigError>;
 
@@ -94,6 +95,22 @@ fn hex(value: &Value) -> Option<u64> {
         return None;
     }
     u64::from_str_radix(digits, 16).ok()
+}
+
+pub(super) const FETCHES: &str = "a list of addresses like \"https://example.com\" or \"https://example.com/path/\", or of \"*\"";
+
+pub(super) fn allowed_fetch(value: &Value, out: &mut Settings, at: &mut Reading<'_>) -> Result<()> {
+    let texts = at.texts(value, FETCHES)?;
+    for (index, text) in texts.iter().enumerate() {
+        let rule = at.within(&format!("[{index}]"), |at| {
+            FetchRule::parse(text)
+                .map_err(|flaw| at.unfit_text(FETCHES, format!("{text:?}: {flaw}")))
+        })?;
+        if !out.allowed_fetch.contains(&rule) {
+            out.allowed_fetch.push(rule);
+        }
+    }
+    Ok(())
 }
 
 pub(super) const PATHS: &str = "a list of paths and of objects with \"real\"";

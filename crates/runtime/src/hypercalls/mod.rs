@@ -3,7 +3,9 @@
 //! Every argument is the guest's choice. Guards: a call answers with a value, ends the guest's
 //! call with a fault, or stops the VM because the program is done; nothing else can come of it.
 
+mod area;
 mod cache;
+mod fetch;
 mod http;
 mod info;
 mod log;
@@ -11,6 +13,8 @@ mod regex;
 mod register;
 mod respond;
 mod storage;
+
+use std::sync::Arc;
 
 use sandbox::{Action, Fault, GuestVirt, Hypercalls, VmCall};
 use tinykvm_sys::abi;
@@ -23,6 +27,7 @@ pub(crate) use storage::Said;
 
 use crate::exchange::{Exchange, Severity};
 use crate::journal;
+use crate::outgoing::FetchRule;
 use crate::storage::{Founding, Shared, Storage};
 
 /// What a hypercall came to, if it did not end in a fault.
@@ -102,6 +107,8 @@ pub(crate) struct Desk {
     pub(crate) answer: Answer,
     /// Copies of guest memory that only live within one hypercall.
     pub(crate) scratch: Vec<u8>,
+    /// What the program may fetch. A setting, not a state.
+    pub(crate) allowed_fetch: Arc<[FetchRule]>,
 }
 
 /// Scratch space that a slot keeps from one request to the next.
@@ -123,6 +130,7 @@ impl Desk {
             log,
             answer,
             scratch,
+            allowed_fetch: _, // constant
         } = self;
         regexes.reset();
         log.reset();
@@ -145,16 +153,21 @@ impl Scene<'_> {
 
     /// One line from the guest; lines beyond the budget are dropped.
     fn say(&mut self, line: &[u8]) {
+        self.report(Severity::Info, line);
+    }
+
+    /// One line of our own that the guest causes: from the same budget.
+    fn report(&mut self, severity: Severity, line: &[u8]) {
         let Some(line) = self.desk.log.grant(line) else {
             return;
         };
         match &mut self.stage {
             Stage::Request(exchange) | Stage::Warming { exchange, .. } => {
-                exchange.log(Severity::Info, line);
+                exchange.log(severity, line);
             }
-            Stage::Boot { program, .. } => journal::say(Severity::Info, program, line),
+            Stage::Boot { program, .. } => journal::say(severity, program, line),
             Stage::Storage { shared, .. } => {
-                journal::say(Severity::Info, shared.program(), line);
+                journal::say(severity, shared.program(), line);
             }
         }
     }
@@ -280,8 +293,8 @@ table! {
     TINYKVM_CALL_MULTIPROCESS_CLONE "multiprocess_clone" Later(NOT_IMPLEMENTED);
     TINYKVM_CALL_MULTIPROCESS_WAIT "multiprocess_wait" Later(NOT_IMPLEMENTED);
     TINYKVM_CALL_MEMINFO "get_meminfo" By(info::meminfo);
-    TINYKVM_CALL_FETCH "sys_fetch" Later(NOT_IMPLEMENTED);
-    TINYKVM_CALL_REQUEST "sys_request" Later(NOT_IMPLEMENTED);
+    TINYKVM_CALL_FETCH "sys_fetch" By(fetch::fetch);
+    TINYKVM_CALL_REQUEST "sys_request" By(fetch::request);
     TINYKVM_CALL_LOG "sys_log" By(log::log);
     TINYKVM_CALL_BREAKPOINT "sys_breakpoint" By(info::nothing);
     TINYKVM_CALL_IS_DEBUG "sys_is_debug" By(info::is_debug);

@@ -471,7 +471,7 @@ fn questions_about_the_vm_are_answered() {
     assert_eq!((info.max_memory, info.max_request_memory), (1, 2));
     assert_eq!(guest.call(0x10099, &[]), (-38_i64).cast_unsigned());
     assert_eq!(
-        guest.call(abi::TINYKVM_CALL_FETCH, &[]),
+        guest.call(abi::TINYKVM_CALL_MULTIPROCESS, &[]),
         (-38_i64).cast_unsigned()
     );
     guest.call(abi::TINYKVM_CALL_SET_CACHEABLE, &[1, 2000, 0, u64::MAX]);

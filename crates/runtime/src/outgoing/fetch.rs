@@ -54,7 +54,7 @@ impl Outgoing {
     /// Whether a wish would be a self-request.
     pub(crate) fn is_home(&self, url: &[u8]) -> bool {
         url.first() == Some(&b'/')
-            || Address::parse(url).is_ok_and(|address| self.home.is_home(&address))
+            || Address::parse(url).is_ok_and(|address| self.has_at_home(&address))
     }
 
     /// Hands the answer to `taker`. `rules` say what may be asked besides this Varnish.
@@ -86,9 +86,14 @@ impl Outgoing {
         Err(FetchError::Redirects(MOST_REDIRECTS).into())
     }
 
+    fn has_at_home(&self, address: &Address) -> bool {
+        self.home.as_ref().is_some_and(|home| home.is_home(address))
+    }
+
     fn place(&self, url: &[u8], rules: &[FetchRule]) -> Result<Place, FetchError> {
         if url.first() == Some(&b'/') {
-            let address = self.home.address(url)?;
+            let home = self.home.as_ref().ok_or(FetchError::NoHome)?;
+            let address = home.address(url)?;
             return Ok(Place {
                 address,
                 home: true,
@@ -96,7 +101,7 @@ impl Outgoing {
         }
         let address =
             Address::parse(url).map_err(|flaw| FetchError::Malformed(flaw.to_string()))?;
-        let home = self.home.is_home(&address);
+        let home = self.has_at_home(&address);
         if home || allows(rules, &address) {
             Ok(Place { address, home })
         } else {
@@ -114,22 +119,21 @@ impl Outgoing {
         taker: &mut T,
     ) -> Result<Option<(u16, String)>, T::Error> {
         let mut fields = wish.fields.towards(there);
-        let mut permit = None;
+        let (mut permit, mut socket) = (None, None);
         if place.home {
+            let home = self.home.as_ref().ok_or(FetchError::NoHome)?;
             if self.depth >= MOST_DEPTH {
                 return Err(FetchError::TooDeep(self.depth).into());
             }
-            permit = Some(self.home.permit()?);
+            permit = Some(home.permit()?);
+            socket = home.socket().map(str::to_owned);
             fields.push(depth::field(self.depth.saturating_add(1)));
         }
         let (events, inbox) = sync_channel(PARTS);
         let (outbox, parts) = channel();
         crew::give(Order {
             address: place.address.to_string(),
-            socket: permit
-                .as_ref()
-                .and_then(|_| self.home.socket())
-                .map(str::to_owned),
+            socket,
             permit,
             method,
             fields,

@@ -21,7 +21,7 @@ mod tests;
 mod transfer;
 
 use std::sync::{Arc, LazyLock};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 pub use address::{Address, Flaw};
 pub use allowed::FetchRule;
@@ -41,53 +41,41 @@ const MOST_KEPT: u64 = 64 << 20;
 /// Of the whole process.
 static COUNTERS: LazyLock<OutgoingCounters> = LazyLock::new(OutgoingCounters::default);
 
-/// What the process has asked others for, so far.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Figures {
-    /// Requests to this Varnish, by programs and by chains; those of them without an answer.
-    pub self_requests: u64,
-    pub self_requests_failed: u64,
-    /// Requests of programs to others; those of them without an answer.
-    pub fetches: u64,
-    pub fetches_failed: u64,
-    /// Time spent waiting for all of those.
-    pub fetch_time: Duration,
-}
-
-/// The same, for the table of figures.
+/// What the process has asked others for, for the table of figures.
 pub(crate) fn values() -> OutgoingValues {
     COUNTERS.values()
 }
 
-pub fn figures() -> Figures {
-    let OutgoingValues {
-        self_requests,
-        self_requests_failed,
-        fetches,
-        fetches_failed,
-        fetch_time,
-    } = values();
-    Figures {
-        self_requests,
-        self_requests_failed,
-        fetches,
-        fetches_failed,
-        fetch_time: Duration::from_nanos(fetch_time),
-    }
+/// Where requests go that are caused by a certain request.
+#[derive(Debug, Clone)]
+pub struct Outgoing {
+    home: Option<Arc<SelfRequests>>,
+    depth: u32,
 }
 
-/// Where requests go that are caused by a certain request.
-#[derive(Debug, Clone, Default)]
-pub struct Outgoing {
-    home: Arc<SelfRequests>,
-    depth: u32,
+impl Default for Outgoing {
+    /// What a request from outside causes, in a VCL that says nothing about it.
+    fn default() -> Self {
+        Self::new(Arc::default(), 0)
+    }
 }
 
 impl Outgoing {
     /// What a request causes that belongs to the VCL of `home` and is itself the `depth`th
     /// self-request in a row; 0 for one from outside.
     pub fn new(home: Arc<SelfRequests>, depth: u32) -> Self {
-        Self { home, depth }
+        Self {
+            home: Some(home),
+            depth,
+        }
+    }
+
+    /// What is caused by no request, and so belongs to no VCL: there are no self-requests.
+    pub fn without_home() -> Self {
+        Self {
+            home: None,
+            depth: 0,
+        }
     }
 
     /// Asks this Varnish for `path`, which begins with a slash, and follows redirects within this
@@ -178,6 +166,8 @@ impl Taker for Fetched {
 /// Why there is no answer.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum FetchError {
+    #[error("only requests can make self-requests: nothing else belongs to a VCL")]
+    NoHome,
     #[error("{0} self-requests have led here already: a loop?")]
     TooDeep(u32),
     #[error("{0} self-requests are under way already (max_concurrent_requests)")]
@@ -209,7 +199,7 @@ impl FetchError {
             Self::TooDeep(_) => 508,
             Self::Busy(_) => 503,
             Self::TimedOut => 504,
-            Self::Malformed(_) | Self::Field(_) | Self::Host(_) => 500,
+            Self::NoHome | Self::Malformed(_) | Self::Field(_) | Self::Host(_) => 500,
             Self::Refused(_) | Self::Redirects(_) | Self::TooLarge(_) | Self::Transfer { .. } => {
                 502
             }

@@ -11,86 +11,19 @@ use std::time::{Duration, Instant};
 
 use super::*;
 
+#[path = "../../tests/support/site.rs"]
+mod site;
+
+use site::{Site, field, ok, path, redirect, serve};
+
 /// Longer than any of these takes, on any machine.
 const LONG: Duration = Duration::from_secs(120);
 
-/// A server that keeps connections: `answer` gets the head and the body of each request.
-struct Site {
-    port: u16,
-    connections: Arc<Mutex<u32>>,
-}
-
-type Answer = dyn Fn(&str, &[u8]) -> Vec<u8> + Send + Sync;
-
 impl Site {
-    fn start(answer: impl Fn(&str, &[u8]) -> Vec<u8> + Send + Sync + 'static) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let port = listener.local_addr().unwrap().port();
-        let connections = Arc::new(Mutex::new(0));
-        let answer: Arc<Answer> = Arc::new(answer);
-        let count = Arc::clone(&connections);
-        thread::spawn(move || {
-            for connection in listener.incoming() {
-                *count.lock().unwrap() += 1;
-                let answer = Arc::clone(&answer);
-                thread::spawn(move || serve(connection.unwrap(), &*answer));
-            }
-        });
-        Self { port, connections }
-    }
-
-    fn url(&self, path: &str) -> String {
-        format!("http://127.0.0.1:{}{path}", self.port)
-    }
-
-    fn connections(&self) -> u32 {
-        *self.connections.lock().unwrap()
-    }
-
     /// A VCL whose Varnish this is.
     fn home(&self, most: i64) -> Outgoing {
         home("", &self.url(""), most, 0)
     }
-}
-
-fn serve(mut connection: impl std::io::Read + std::io::Write, answer: &Answer) {
-    loop {
-        let mut head = Vec::new();
-        let mut byte = [0];
-        while !head.ends_with(b"\r\n\r\n") {
-            match connection.read(&mut byte) {
-                Ok(1) => head.push(byte[0]),
-                _ => return,
-            }
-        }
-        let head = String::from_utf8(head).unwrap();
-        let length = field(&head, "Content-Length").map_or(0, |text| text.parse().unwrap());
-        let mut body = vec![0; length];
-        if connection.read_exact(&mut body).is_err()
-            || connection.write_all(&answer(&head, &body)).is_err()
-        {
-            return;
-        }
-    }
-}
-
-fn field<'a>(head: &'a str, name: &str) -> Option<&'a str> {
-    head.lines()
-        .filter_map(|line| line.split_once(": "))
-        .find(|(found, _)| found.eq_ignore_ascii_case(name))
-        .map(|(_, value)| value)
-}
-
-fn ok(body: &str) -> Vec<u8> {
-    format!(
-        "HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{body}",
-        body.len()
-    )
-    .into_bytes()
-}
-
-fn redirect(status: u16, to: &str) -> Vec<u8> {
-    format!("HTTP/1.1 {status} X\r\nLocation: {to}\r\nContent-Length: 4\r\n\r\nmove").into_bytes()
 }
 
 fn home(socket: &str, prefix: &str, most: i64, depth: u32) -> Outgoing {
@@ -155,7 +88,7 @@ fn a_self_request_brings_status_type_and_body_and_says_how_deep_it_is() {
     assert_eq!(fetched.content_type, b"text/x");
     let mut head = Headed::default();
     from.fetch(&wish("/a?b"), &[], &mut head).unwrap();
-    let expected = format!("GET /sub/a?b HTTP/1.1|127.0.0.1:{}|4", site.port);
+    let expected = format!("GET /sub/a?b HTTP/1.1|127.0.0.1:{}|4", site.port());
     assert_eq!(field(&head.0, "X-Seen"), Some(expected.as_str()));
 }
 
@@ -184,15 +117,15 @@ impl Taker for Headed {
 fn a_unix_socket_leads_home_and_is_used_for_nothing_else() {
     let folder = std::env::temp_dir().join(format!("tinykvm-fetch-{}", std::process::id()));
     std::fs::create_dir_all(&folder).unwrap();
-    let path = folder.join("socket");
-    let listener = UnixListener::bind(&path).unwrap();
+    let socket = folder.join("socket");
+    let listener = UnixListener::bind(&socket).unwrap();
     thread::spawn(move || {
         for connection in listener.incoming() {
-            serve(connection.unwrap(), &|_: &str, _: &[u8]| ok("by socket"));
+            serve(connection.unwrap(), &|_: &str, _: &[u8]| ok(b"by socket"));
         }
     });
-    let elsewhere = Site::start(|_, _| ok("by tcp"));
-    let socket = format!("{}/", path.display());
+    let elsewhere = Site::start(|_, _| ok(b"by tcp"));
+    let socket = format!("{}/", socket.display());
     let from = home(&socket, "http://varnish.example", 5, 0);
     assert_eq!(body(from.self_request(b"/x", &[], soon())), "by socket");
     assert_eq!(
@@ -208,7 +141,7 @@ fn a_unix_socket_leads_home_and_is_used_for_nothing_else() {
 
 #[test]
 fn requests_one_after_the_other_share_a_connection() {
-    let site = Site::start(|_, _| ok("x"));
+    let site = Site::start(|_, _| ok(b"x"));
     let from = site.home(1);
     for _ in 0..50 {
         assert_eq!(body(from.self_request(b"/", &[], soon())), "x");
@@ -223,15 +156,15 @@ fn requests_one_after_the_other_share_a_connection() {
 
 #[test]
 fn what_is_not_listed_is_not_asked() {
-    let site = Site::start(|_, _| ok("x"));
+    let site = Site::start(|_, _| ok(b"x"));
     let from = Outgoing::default();
     let listed = [site.url("/api/")];
     assert_eq!(body(get(&from, &site.url("/api/x"), &listed)), "x");
     for url in [
         site.url("/other"),
         site.url("/api/../other"),
-        format!("http://localhost:{}/api/", site.port),
-        format!("http://127.0.0.1:{}@evil.example/api/", site.port),
+        format!("http://localhost:{}/api/", site.port()),
+        format!("http://127.0.0.1:{}@evil.example/api/", site.port()),
         "file:///etc/passwd".to_owned(),
         "ftp://127.0.0.1/api/".to_owned(),
         "gopher://127.0.0.1/".to_owned(),
@@ -255,12 +188,12 @@ fn what_is_not_listed_is_not_asked() {
 
 #[test]
 fn each_redirect_is_looked_at_like_a_first_address() {
-    let secret = Site::start(|_, _| ok("secret"));
+    let secret = Site::start(|_, _| ok(b"secret"));
     let to = secret.url("/");
-    let site = Site::start(move |head, _| match head.split(' ').nth(1).unwrap() {
+    let site = Site::start(move |head, _| match path(head) {
         "/far" => redirect(302, &to),
         "/near" => redirect(301, "/there?x"),
-        "/there?x" => ok("there"),
+        "/there?x" => ok(b"there"),
         "/round" => redirect(307, "/round"),
         "/file" => redirect(302, "file:///etc/passwd"),
         "/user" => redirect(302, "http://a@b/"),
@@ -313,13 +246,13 @@ impl Taker for Posting {
 
 #[test]
 fn a_body_is_sent_whole_and_again_where_a_redirect_says_so() {
-    let site = Site::start(|head, body| match head.split(' ').nth(1).unwrap() {
+    let site = Site::start(|head, body| match path(head) {
         "/again" => redirect(307, "/"),
         "/see" => redirect(303, "/"),
         _ => {
             let sum: u64 = body.iter().map(|&byte| u64::from(byte)).sum();
             let method = head.split(' ').next().unwrap();
-            ok(&format!("{method} {} {sum}", body.len()))
+            ok(format!("{method} {} {sum}", body.len()).as_bytes())
         }
     });
     let from = site.home(5);
@@ -368,7 +301,7 @@ fn holding() -> (Site, Receiver<()>, Sender<()>) {
     let site = Site::start(move |_, _| {
         let _nobody_asks = came.lock().unwrap().send(());
         let _told = goes.lock().unwrap().recv();
-        ok("late")
+        ok(b"late")
     });
     (site, comes, go)
 }
@@ -392,7 +325,7 @@ fn a_vcl_has_no_more_self_requests_at_once_than_it_says() {
 
 #[test]
 fn a_chain_of_self_requests_has_an_end() {
-    let site = Site::start(|_, _| ok("x"));
+    let site = Site::start(|_, _| ok(b"x"));
     let at = |depth| home("", &site.url(""), 5, depth).self_request(b"/", &[], soon());
     assert!(at(MOST_DEPTH - 1).is_ok());
     for too_deep in [MOST_DEPTH, u32::MAX] {
@@ -486,7 +419,7 @@ fn many_fetches_at_once_get_each_its_own_answer() {
         let all = Arc::clone(&all);
         move |head, _| {
             all.wait();
-            ok(head.split(' ').nth(1).unwrap())
+            ok(path(head).as_bytes())
         }
     });
     let from = site.home(50);

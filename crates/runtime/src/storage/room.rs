@@ -22,6 +22,7 @@ use super::queue::Task;
 use crate::exchange::Severity;
 use crate::hypercalls::{Desk, Regexes, Said, Scene, Stage};
 use crate::journal;
+use crate::outgoing::FetchRule;
 use crate::serve::cpu_time;
 
 /// How long a function may take after it has returned its result.
@@ -55,18 +56,20 @@ pub(super) struct Room {
     desk: Desk,
     /// As `main()` left them.
     regexes: Regexes,
+    allowed_fetch: Arc<[FetchRule]>,
     seen: Counters,
     lines: LinesLeft,
 }
 
 impl Room {
-    /// Makes the VM, on the thread that is going to run it.
-    pub(super) fn new(shared: Arc<Shared>, regexes: Regexes) -> Result<Self, HostError> {
+    /// Makes the VM, on the thread that is going to run it; `main` is the desk of its `main()`.
+    pub(super) fn new(shared: Arc<Shared>, main: Desk) -> Result<Self, HostError> {
         let mut room = Self {
             shared,
             vm: None,
             desk: Desk::default(),
-            regexes,
+            regexes: main.regexes,
+            allowed_fetch: main.allowed_fetch,
             seen: Counters::default(),
             lines: LinesLeft::new(),
         };
@@ -78,6 +81,7 @@ impl Room {
         self.vm = Some(self.shared.image.fork_to_last()?);
         self.desk = Desk {
             regexes: self.regexes.fork(),
+            allowed_fetch: Arc::clone(&self.allowed_fetch),
             ..Desk::default()
         };
         self.seen = Counters::default();

@@ -109,7 +109,7 @@ impl Storage {
         };
         thread::Builder::new()
             .name("tinykvm-store".to_owned())
-            .spawn(move || match Room::new(Arc::clone(&shared), desk.regexes) {
+            .spawn(move || match Room::new(Arc::clone(&shared), desk) {
                 Ok(room) => {
                     let _nobody_asks = made.send(Ok(()));
                     work(&shared, room);

@@ -1,6 +1,7 @@
 //! Values with a form of their own.
 
 use super::*;
+use crate::outgoing::FetchRule;
 
 #[test]
 fn remappings_are_addresses_with_sizes_or_ends() {
@@ -48,6 +49,31 @@ fn remappings_are_addresses_with_sizes_or_ends() {
             error("remapping", bad.clone()).contains("setting \"remapping"),
             "{bad}"
         );
+    }
+}
+
+#[test]
+fn allowed_fetch_lists_places_of_the_web() {
+    let value = json!([
+        "https://Example.com:443/a/",
+        "http://h",
+        "*",
+        "http://h:80/"
+    ]);
+    let rules = settings("allowed_fetch", value).allowed_fetch;
+    let expected = ["https://example.com/a/", "http://h/", "*"];
+    let expected = expected.map(|text| FetchRule::parse(text).unwrap());
+    assert_eq!(rules, expected);
+    for (bad, place) in [
+        (json!("*"), "allowed_fetch"),
+        (json!([1]), "allowed_fetch[0]"),
+        (json!(["*", "file:///etc"]), "allowed_fetch[1]"),
+        (json!(["example.com"]), "allowed_fetch[0]"),
+        (json!(["http://user@h/"]), "allowed_fetch[0]"),
+        (json!(["*.example.com"]), "allowed_fetch[0]"),
+    ] {
+        let message = error("allowed_fetch", bad);
+        assert!(message.contains(place), "{message}");
     }
 }
 

@@ -308,6 +308,7 @@ fn every_scalar_key_reaches_its_own_field() {
         "executable_remapping",
         "blackout_area",
         "allowed_paths",
+        "allowed_fetch",
     ]);
     covered.extend(["download", "server", "websocket_server", "warmup"]);
     let known: BTreeSet<&str> = table::spellings(keys::SETTINGS).collect();
