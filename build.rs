@@ -11,9 +11,11 @@ use std::{
     process::Command,
 };
 
-const SHIMS: [&str; 7] = [
-    "context", "director", "http", "fetch", "synth", "ttl", "data",
+const SHIMS: [&str; 8] = [
+    "context", "director", "http", "fetch", "synth", "ttl", "counters", "data",
 ];
+/// Sets of counters for varnishstat.
+const COUNTERS: [&str; 2] = ["vmod_kvm", "vmod_kvm_program"];
 const HEADERS: [&str; 4] = ["bridge.h", "house.h", "versions.h", "wrapper.h"];
 
 fn main() {
@@ -42,6 +44,7 @@ fn build() -> Result<(), String> {
     println!("cargo::rustc-cdylib-link-arg=-Wl,-z,nodelete");
 
     generate(&varnish, &out)?;
+    describe_counters(&varnish, &out)?;
     compile(&varnish, &out)?;
     bind(&varnish, &out)
 }
@@ -53,6 +56,7 @@ struct Varnish {
     modules: String,
     includes: Vec<PathBuf>,
     vmodtool: PathBuf,
+    vsctool: PathBuf,
 }
 
 /// Vinyl Cache goes by both names in Debian, elsewhere by its own.
@@ -91,6 +95,7 @@ impl Varnish {
         Ok(Self {
             name,
             modules: ask("--variable=vmoddir")?,
+            vsctool: inside(&ask("--variable=vsctool")?),
             includes,
             vmodtool,
         })
@@ -150,9 +155,37 @@ fn generate(varnish: &Varnish, out: &Path) -> Result<(), String> {
     fs::write(out.join("config.h"), "").map_err(|e| format!("cannot write config.h: {e}"))
 }
 
+/// VSC_*.c and VSC_*.h, from the descriptions of counters.
+fn describe_counters(varnish: &Varnish, out: &Path) -> Result<(), String> {
+    let folder = env::current_dir().map_err(|e| format!("cannot find this folder: {e}"))?;
+    for set in COUNTERS {
+        let description = format!("vmod/{set}.vsc");
+        println!("cargo::rerun-if-changed={description}");
+        for what in ["-c", "-h"] {
+            let done = Command::new("python3")
+                .arg(&varnish.vsctool)
+                .arg(what)
+                .arg(folder.join(&description))
+                .current_dir(out)
+                .output()
+                .map_err(|e| {
+                    format!("cannot run python3 ({e}): install the Debian package python3")
+                })?;
+            if !done.status.success() {
+                return Err(format!(
+                    "vsctool.py refuses {description}: {}",
+                    String::from_utf8_lossy(&done.stderr).trim()
+                ));
+            }
+        }
+    }
+    Ok(())
+}
+
 fn compile(varnish: &Varnish, out: &Path) -> Result<(), String> {
     cc::Build::new()
         .files(SHIMS.iter().map(|shim| format!("vmod/{shim}.c")))
+        .files(COUNTERS.map(|set| out.join(format!("VSC_{set}.c"))))
         .includes(&varnish.includes)
         .include("vmod")
         .include(out)

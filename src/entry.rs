@@ -13,7 +13,7 @@ use runtime::{
 
 use crate::{
     context::{Context, Place, strands, string},
-    ffi,
+    counters, ffi,
     guard::guard,
     log::{self, Tag, line},
     state::State,
@@ -62,6 +62,10 @@ const _: () = {
     let _ = [
         ffi::vmod_stats as unsafe extern "C" fn(_, _, _, _) -> _,
         vmod_stats,
+    ];
+    let _ = [
+        ffi::vmod_metrics as unsafe extern "C" fn(_, _, _) -> _,
+        vmod_metrics,
     ];
 };
 
@@ -142,6 +146,7 @@ unsafe extern "C" fn vmod_event(ctx: Ctx, vcl: Priv, event: ffi::vcl_event_e::Ty
     guard(Some(ctx), 1, || {
         if event == ffi::vcl_event_e::VCL_EVENT_LOAD {
             log::listen();
+            counters::open();
             // SAFETY: the PRIV_VCL of a VCL that is being loaded.
             let slot = unsafe { ffi::tk_vcl(vcl) };
             // SAFETY: part of the PRIV_VCL, and nobody else sees it before the load is done.
@@ -155,6 +160,7 @@ unsafe extern "C" fn vmod_event(ctx: Ctx, vcl: Priv, event: ffi::vcl_event_e::Ty
             match event {
                 ffi::vcl_event_e::VCL_EVENT_WARM => state.vcl.warm(),
                 ffi::vcl_event_e::VCL_EVENT_COLD => state.vcl.cool(),
+                ffi::vcl_event_e::VCL_EVENT_DISCARD => counters::close(),
                 _ => {}
             }
         }
@@ -405,21 +411,52 @@ unsafe extern "C" fn vmod_stats(ctx: Ctx, vcl: Priv, pattern: Text, indentation:
     let body = |ctx: Context<'_>, state: &State| {
         // SAFETY: a STRING argument.
         let pattern = lossy(unsafe { string(pattern) });
-        let done = on_own_thread(|| state.vcl.stats(&pattern, indentation.clamp(-1, 16)));
-        match done.and_then(|result| result.map_err(|error| error.to_string())) {
-            Ok(text) => {
-                let copy = ctx.workspace_copy(&text);
-                if copy.is_null() {
-                    ctx.fail("tinykvm.stats(): no workspace for the text");
-                }
-                copy
-            }
-            Err(error) => {
-                ctx.fail(&format!("tinykvm.stats({pattern}): {}", one_line(&error)));
-                ptr::null()
-            }
-        }
+        let indentation = indentation.clamp(-1, 16);
+        text_about(ctx, "stats", &pattern, || {
+            state.vcl.stats(&pattern, indentation)
+        })
     };
     // SAFETY: called by varnishd as a VCL function.
     unsafe { enter(ctx, vcl, ptr::null(), body) }
+}
+
+#[unsafe(no_mangle)]
+unsafe extern "C" fn vmod_metrics(ctx: Ctx, vcl: Priv, pattern: Text) -> Text {
+    let body = |ctx: Context<'_>, state: &State| {
+        // SAFETY: a STRING argument.
+        let pattern = lossy(unsafe { string(pattern) });
+        text_about(ctx, "metrics", &pattern, || state.vcl.metrics(&pattern))
+    };
+    // SAFETY: called by varnishd as a VCL function.
+    unsafe { enter(ctx, vcl, ptr::null(), body) }
+}
+
+/// A text about the programs that match a pattern. Where it is larger than the workspace the task
+/// keeps it.
+fn text_about<E: Display>(
+    ctx: Context<'_>,
+    function: &str,
+    pattern: &str,
+    make: impl FnOnce() -> Result<String, E> + Send,
+) -> Text {
+    let made =
+        on_own_thread(|| make().map_err(|error| error.to_string())).and_then(|result| result);
+    let text = match made {
+        Ok(text) => text,
+        Err(error) => {
+            let reason = one_line(&error);
+            ctx.fail(&format!("tinykvm.{function}({pattern}): {reason}"));
+            return ptr::null();
+        }
+    };
+    let copy = ctx.workspace_copy(&text);
+    if !copy.is_null() {
+        return copy;
+    }
+    // SAFETY: this thread is in a VCL function of the task and nowhere else of ours.
+    if let Some(task) = unsafe { Task::of(ctx) } {
+        return task.keep(text);
+    }
+    ctx.fail(&format!("tinykvm.{function}(): no workspace"));
+    ptr::null()
 }

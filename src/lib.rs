@@ -4,6 +4,7 @@
 //! - `entry`: the VCL functions and the VCL event
 //! - `chain`, `to_string`, `synth`, `immediate`: programs in a row, and programs that VCL waits for
 //! - `state`, `task`: what belongs to a loaded VCL, and to one fetch
+//! - `counters`: what varnishstat shows
 //! - `director`, `exchange`, `body`, `fetch`, `ttl`: one fetch, in that order
 //! - `context`, `log`, `guard`: what all of them use
 //! - `ffi`: the C side of the seam (`vmod/bridge.h`)
@@ -14,6 +15,7 @@
 mod body;
 mod chain;
 mod context;
+mod counters;
 mod director;
 mod entry;
 mod exchange;

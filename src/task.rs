@@ -4,7 +4,11 @@
 //! with it. A director is only a key here, so one that is used after its task or after a rollback
 //! finds nothing.
 
-use std::{ffi::c_void, mem, sync::Arc};
+use std::{
+    ffi::{CString, c_char, c_void},
+    mem,
+    sync::Arc,
+};
 
 use runtime::{chain::Chain, outgoing::SelfRequests};
 
@@ -42,6 +46,8 @@ pub(crate) struct Task {
     /// Kept until the task ends and not only until the body is handed over: the reset of the
     /// request VM must not delay the client.
     pub(crate) answer: Option<Held>,
+    /// Texts that VCL was given.
+    texts: Vec<CString>,
 }
 
 impl Task {
@@ -78,6 +84,17 @@ impl Task {
     /// The chain that this attempt has begun; from now on there is none.
     pub(crate) fn take_chain(&mut self, ctx: Context<'_>) -> Chain {
         mem::take(self.chain(ctx))
+    }
+
+    /// Keeps a text as long as the task. What is behind a NUL is lost to VCL.
+    pub(crate) fn keep(&mut self, text: String) -> *const c_char {
+        let mut bytes = text.into_bytes();
+        bytes.truncate(bytes.iter().position(|&b| b == 0).unwrap_or(bytes.len()));
+        let text = CString::new(bytes).unwrap_or_default();
+        // Moving a CString does not move its text.
+        let at = text.as_ptr();
+        self.texts.push(text);
+        at
     }
 
     pub(crate) fn uses(&self, program: &[u8]) -> usize {

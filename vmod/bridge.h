@@ -19,6 +19,8 @@ struct director;
 struct strands;
 struct vmod_priv;
 
+struct tk_counters;
+
 struct tk_bytes {
 	const char	*ptr;
 	size_t		len;
@@ -88,6 +90,12 @@ const char *tk_strand(const struct strands *, size_t);
 /* director.c */
 const struct director *tk_director_new(const struct vrt_ctx *, const char *name);
 void tk_director_delete(const struct director *);
+
+/* counters.c */
+/* The counters of one program in varnishstat, those of the process with NULL. */
+struct tk_counters *tk_counters_new(const char *program);
+void tk_counters_write(struct tk_counters *, const uint64_t *, size_t);
+void tk_counters_delete(struct tk_counters *);
 
 /* http.c */
 int tk_http_available(const struct vrt_ctx *, int side);

@@ -20,6 +20,7 @@ use crate::program::{Program, ReserveError};
 use crate::request_abi::Request;
 use crate::reservation::Reservation;
 use crate::response::{ContentType, Response};
+use crate::statistics::Waiting;
 use crate::stream::PullError;
 
 /// Items of a chain, the last one included.
@@ -180,6 +181,7 @@ impl Chain {
                     url,
                     argument,
                 } => {
+                    let _counted = Waiting::begin();
                     let carried = before
                         .as_ref()
                         .map(|(_, outcome)| outcome.response.content_type.clone());

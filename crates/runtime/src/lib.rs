@@ -42,7 +42,6 @@ pub use request_abi::Request;
 pub use reservation::Reservation;
 pub use response::{ContentType, Response};
 pub use source::Binaries;
-pub use statistics::{count_unknown_program, count_wait_for_answer};
 pub use storage::HandOverError;
 pub use stream::PullError;
 pub use update::{StateMoved, Stored, UpdateError, Updated};

@@ -3,7 +3,7 @@
 
 use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 macro_rules! counters {
     ($(#[$doc:meta])* $name:ident / $values:ident { $($(#[$field_doc:meta])* $field:ident,)* }) => {
@@ -160,14 +160,20 @@ counters! {
 /// The process's own.
 pub(crate) static PROCESS: LazyLock<ProcessCounters> = LazyLock::new(ProcessCounters::default);
 
-/// VCL named a program that does not exist.
-pub fn count_unknown_program() {
-    PROCESS.program_notfound.add(1);
+/// Counts the time of its life as time that VCL waits for a program.
+#[derive(Debug)]
+pub(crate) struct Waiting(Instant);
+
+impl Waiting {
+    pub(crate) fn begin() -> Self {
+        Self(Instant::now())
+    }
 }
 
-/// VCL has waited so long for a program's answer.
-pub fn count_wait_for_answer(time: Duration) {
-    PROCESS.cpu_time.add_time(time);
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        PROCESS.cpu_time.add_time(self.0.elapsed());
+    }
 }
 
 /// One sum, or one level.

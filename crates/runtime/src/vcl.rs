@@ -28,6 +28,7 @@ use crate::program::{Phase, Program};
 use crate::recipe::Threads;
 use crate::registry::Registry;
 use crate::source::Configured;
+use crate::statistics::PROCESS;
 
 static REGISTRY: LazyLock<Registry<Program>> = LazyLock::new(Registry::new);
 
@@ -142,8 +143,16 @@ impl Vcl {
         Ok(())
     }
 
-    /// The program of that name.
+    /// The program of that name. That there is none is counted: it is a mistake in VCL.
     pub fn program(&self, name: &[u8]) -> Option<Arc<Program>> {
+        let found = self.find(name);
+        if found.is_none() {
+            PROCESS.program_notfound.add(1);
+        }
+        found
+    }
+
+    fn find(&self, name: &[u8]) -> Option<Arc<Program>> {
         if let Some(held) = self.table.read().entries.get(name)?.held.as_ref() {
             return Some(Arc::clone(&held.program));
         }

@@ -147,7 +147,7 @@ figures! {
     "interruptions" Both, "interruptions", "tinykvm_kvm_interruptions_total" "", Count,
         "KVM exits because of a signal: a deadline or a look at the memory",
         |r| r.slots.interruptions;
-    "ioctls" Both, "ioctls", "tinykvm_kvm_ioctls_total" "", Count,
+    "ioctls" Both, "ioctls", "tinykvm_kvm_calls_total" "", Count,
         "Other KVM calls than KVM_RUN; none is usual",
         |r| r.slots.ioctls;
     "system_calls" Both, "system_calls", "tinykvm_system_calls_total" "", Count,
