@@ -17,6 +17,7 @@ mod random;
 mod recipe;
 mod recorded;
 mod registry;
+mod reload;
 mod report;
 mod request_abi;
 mod reservation;

@@ -23,6 +23,7 @@ use crate::instance::{Instance, StartError};
 use crate::journal;
 use crate::pool::Busy;
 use crate::recipe::{Source, Threads};
+use crate::reload::Reloads;
 use crate::reservation::Reservation;
 use crate::statistics::ProgramCounters;
 use crate::update::Updates;
@@ -82,6 +83,7 @@ pub struct Program {
     life: Mutex<Life>,
     changed: Condvar,
     pub(crate) updates: Updates,
+    pub(crate) reloads: Reloads,
 }
 
 struct Life {
@@ -124,6 +126,7 @@ impl Program {
             life: Mutex::new(life),
             changed: Condvar::new(),
             updates: Updates::default(),
+            reloads: Reloads::default(),
         })
     }
 
@@ -158,7 +161,11 @@ impl Program {
     }
 
     /// Drops the loaded instance: running requests finish on it, the next one loads a new one.
-    pub fn unload(&self) {
+    /// One with storage goes on until its successor has started and taken its state over.
+    pub fn unload(self: &Arc<Self>) {
+        if self.keeps_state() {
+            return self.reload(None, || {});
+        }
         let old = {
             let mut life = self.life.lock();
             life.round += 1;
@@ -355,6 +362,9 @@ impl Program {
         };
         self.changed.notify_all();
         if let Some(old) = old {
+            if let Some(storage) = old.storage() {
+                storage.retire();
+            }
             discard(old);
         }
     }

@@ -18,7 +18,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{Duration, Instant};
 
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 
 use crate::exchange::Severity;
 use crate::hypercalls::Entry;
@@ -109,6 +109,21 @@ impl Updates {
         self.count.get()
     }
 
+    /// Until this is dropped nobody else replaces the running instance.
+    pub(crate) fn turn(&self) -> MutexGuard<'_, ()> {
+        self.turn.lock()
+    }
+
+    /// What came of the state when the running instance was replaced.
+    pub(crate) fn moved(&self, state: &StateMoved) {
+        let transferred = match state {
+            StateMoved::Nothing => 0,
+            StateMoved::Bytes(bytes) => i64::try_from(*bytes).unwrap_or(i64::MAX),
+            StateMoved::Lost(_) => -1,
+        };
+        self.transferred.store(transferred, Ordering::Relaxed);
+    }
+
     /// Bytes of state that the last update has moved, -1 if that failed.
     pub(crate) fn transferred(&self) -> i64 {
         self.transferred.load(Ordering::Relaxed)
@@ -197,21 +212,18 @@ impl Program {
         };
         self.install(fresh);
         self.updates.count.add(1);
-        let transferred = match &state {
-            StateMoved::Nothing => 0,
-            StateMoved::Bytes(bytes) => i64::try_from(*bytes).unwrap_or(i64::MAX),
-            StateMoved::Lost(_) => -1,
-        };
-        self.updates
-            .transferred
-            .store(transferred, Ordering::Relaxed);
+        self.updates.moved(&state);
         // In turn, so that what is kept is what came last.
         let stored = self.source().keep(binaries);
         Ok(Updated { state, stored })
     }
 
     /// Moves the state, after which the old instance is about to go.
-    fn hand_over(&self, old: &Instance, fresh: &Instance) -> Result<StateMoved, UpdateError> {
+    pub(crate) fn hand_over(
+        &self,
+        old: &Instance,
+        fresh: &Instance,
+    ) -> Result<StateMoved, UpdateError> {
         let moved = catch_unwind(AssertUnwindSafe(|| old.hand_over(fresh)));
         match moved.map_err(|_reported_by_the_hook| StartError::Panicked)? {
             Ok(Some(bytes)) => Ok(StateMoved::Bytes(bytes)),

@@ -195,12 +195,17 @@ impl Vcl {
         let mut matching = 0;
         let mut given_up = Vec::new();
         let mut unload = Vec::new();
+        let mut reload = Vec::new();
         for entry in self.table.write().entries.values_mut() {
             if !pattern.is_match(&entry.config.name) {
                 continue;
             }
             matching += 1;
             match entry.held.take_if(|held| held.outdated) {
+                Some(old) if old.program.keeps_state() => {
+                    entry.held = Some(old);
+                    reload.push(entry.config.name.clone());
+                }
                 Some(old) => given_up.push(old),
                 // Another VCL may hold the program while this one has not used it.
                 None => unload.push(entry.obtain()),
@@ -209,6 +214,11 @@ impl Vcl {
         drop(given_up);
         for program in unload {
             program.unload();
+        }
+        for program in reload {
+            if let Some(updatable) = self.updatable(program.as_bytes()) {
+                updatable.reload();
+            }
         }
         Ok(matching)
     }

@@ -175,6 +175,16 @@ static void append_state(size_t n, struct virtbuffer *buffers, size_t size)
 	storage_return(&written, sizeof(written));
 }
 
+/* MiB that it gets. */
+static void eat(size_t n, struct virtbuffer *buffers, size_t size)
+{
+	(void)n, (void)buffers, (void)size;
+	long got = 0;
+	for (char *more; (more = malloc(1 << 20)) != NULL; got++)
+		memset(more, 1, 1 << 20);
+	storage_return(&got, sizeof(got));
+}
+
 static void forbidden(size_t n, struct virtbuffer *buffers, size_t size)
 {
 	(void)n, (void)buffers, (void)size;
@@ -191,10 +201,28 @@ static void schedules(size_t n, struct virtbuffer *buffers, size_t size)
 
 /* ---- State for the next instance -------------------------------------------------------------- */
 
+static int is_set(const char *name, const char *value)
+{
+	const char *set = getenv(name);
+	return set != NULL && strcmp(set, value) == 0;
+}
+
 static void save(void)
 {
-	if (counter < 0)
+	if (is_set("SAVE", "crash"))
 		crash(0, NULL, 0);
+	if (is_set("SAVE", "spin"))
+		spin(0, NULL, 0);
+	if (is_set("SAVE", "return"))
+		return;
+	if (is_set("SAVE", "wild"))
+		storage_return((void *)16, 8);
+	if (is_set("SAVE", "huge"))
+		storage_return(&counter, (size_t)1 << 60);
+	if (is_set("SAVE", "much")) {
+		memset(much, 7, sizeof(much));
+		storage_noreturn(much, sizeof(much));
+	}
 	storage_return(&counter, sizeof(counter));
 	cleaned_up++;
 }
@@ -202,9 +230,23 @@ static void save(void)
 static void restore(size_t len)
 {
 	long value = -1;
-	if (len > sizeof(value))
-		len = sizeof(value);
-	storage_return(&value, len);
+	if (is_set("RESTORE", "crash"))
+		crash(0, NULL, 0);
+	if (is_set("RESTORE", "return"))
+		return;
+	if (is_set("RESTORE", "wild"))
+		storage_return((void *)16, len);
+	if (is_set("RESTORE", "code"))
+		storage_return((void *)restore, len);
+	if (is_set("RESTORE", "much")) {
+		storage_return(much, (size_t)-1);
+		for (size_t i = 0; i < len; i++)
+			counter += much[i] == 7;
+		return;
+	}
+	storage_return(&value, len < sizeof(value) ? len : sizeof(value));
+	if (is_set("RESTORE", "spin"))
+		spin(0, NULL, 0);
 	counter = value;
 }
 
@@ -271,6 +313,8 @@ static void get(const char *url, const char *arg)
 		ask(floods, "");
 	if (IS("ticks"))
 		ask(get_ticks, "");
+	if (IS("eat"))
+		ask(eat, "");
 	if (IS("state"))
 		ask(append_state, text);
 	if (IS("forbidden"))
@@ -381,7 +425,7 @@ int main(int argc, char **argv)
 	if (IS_STORAGE() && getenv("OPEN") == NULL) {
 		const storage_func allowed[] = {add, get_cleaned_up, put, look_up, crash, spin, returns,
 			spins_afterwards, returns_nonsense, returns_too_much, returns_much, says_http, calls_storage, prints,
-			floods, reflect, get_ticks, append_state, schedules};
+			floods, reflect, get_ticks, append_state, schedules, eat};
 		for (size_t i = 0; i < sizeof(allowed) / sizeof(*allowed); i++)
 			STORAGE_ALLOW(allowed[i]);
 		STORAGE_ALLOW(tick);
@@ -393,8 +437,12 @@ int main(int argc, char **argv)
 	}
 	if (!IS_STORAGE() && getenv("EARLY") != NULL)
 		storage_call(add, "100", 4, NULL, 0);
-	set_backend_get(get);
-	set_on_live_update(save);
-	set_on_live_restore(restore);
+	/* Callbacks may be registered where they are not called: there is one table for both VMs. */
+	if (!is_set("GET_IN", "storage") || IS_STORAGE())
+		set_backend_get(get);
+	if (!is_set("STATE_IN", "request") || !IS_STORAGE()) {
+		set_on_live_update(save);
+		set_on_live_restore(restore);
+	}
 	wait_for_requests();
 }

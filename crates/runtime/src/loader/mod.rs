@@ -226,7 +226,7 @@ fn with_storage(config: &ProgramConfig, limits: &Limits) -> Result<Loaded, LoadE
 }
 
 /// A local file as a program or an archive of one.
-pub(crate) fn read(path: &std::path::Path) -> Result<Vec<u8>, LoadError> {
+pub(crate) fn read(path: &Path) -> Result<Vec<u8>, LoadError> {
     Local::open(path)?.read(Limits::PROGRAM.max_bytes)
 }
 

@@ -124,6 +124,18 @@ impl Updatable {
         Ok(updated)
     }
 
+    /// Loads the program with its new settings, on a thread of its own; what serves until then hands
+    /// its state over.
+    pub(super) fn reload(self) {
+        let predecessor = self.outdated.as_ref().and_then(|program| program.current());
+        let program = Arc::clone(&self.program);
+        program.reload(predecessor, move || {
+            if let Some(outdated) = &self.outdated {
+                drop(self.exchange(outdated));
+            }
+        });
+    }
+
     /// Puts the program of the new settings in the place of the one that served until now.
     fn exchange(&self, outdated: &Arc<Program>) -> Option<Held> {
         let mut table = self.table.write();
