@@ -132,7 +132,19 @@ fn pkg_config(root: Option<&Path>, args: &[&str]) -> Result<String, String> {
 fn generate(varnish: &Varnish, out: &Path) -> Result<(), String> {
     let interface = "vmod/vmod_tinykvm.vcc";
     println!("cargo::rerun-if-changed={interface}");
-    let here = env::current_dir().map_err(|e| format!("no current folder: {e}"))?;
+    let read = |path: &Path| {
+        fs::read_to_string(path).map_err(|e| format!("cannot read {}: {e}", path.display()))
+    };
+    // Older ones do not know where a function may be called from: then only we check that.
+    let restricts = read(&varnish.vmodtool)?.contains("Restrict");
+    // For tests/vtc.rs.
+    println!("cargo::rustc-env=VARNISH_RESTRICTS={}", u8::from(restricts));
+    let text: String = read(Path::new(interface))?
+        .split_inclusive('\n')
+        .filter(|line| restricts || !line.starts_with("$Restrict "))
+        .collect();
+    let copy = out.join("vmod_tinykvm.vcc");
+    fs::write(&copy, text).map_err(|e| format!("cannot write {}: {e}", copy.display()))?;
     let done = Command::new("python3")
         .arg(&varnish.vmodtool)
         .arg("--strict")
@@ -140,7 +152,7 @@ fn generate(varnish: &Varnish, out: &Path) -> Result<(), String> {
         .arg(out.join("vcc_if"))
         .arg("-w")
         .arg(out)
-        .arg(here.join(interface))
+        .arg(&copy)
         // It leaves a note about the version beside.
         .current_dir(out)
         .output()

@@ -6,6 +6,8 @@
 //! Varnish's own modules), `${vcl}` (the folder of the examples in VCL), `${guest_NAME}`
 //! (tests/guests/programs/NAME, compiled) and `${example_NAME}` (examples/NAME/NAME.c, compiled), and
 //! `${xid}`, the header that Varnish calls X-Varnish and Vinyl Cache X-Vinyl.
+//! One with a line `# needs: restrict`, or `# needs: no restrict`, is there only for a Varnish whose
+//! VCL compiler knows `$Restrict`, or for one whose does not.
 
 use std::{
     env, fs,
@@ -32,9 +34,19 @@ fn files() -> Vec<PathBuf> {
         .flatten()
         .map(|entry| entry.path())
         .filter(|path| path.extension().is_some_and(|e| e == "vtc"))
+        .filter(|path| is_for_this_varnish(path))
         .collect();
     files.sort();
     files
+}
+
+fn is_for_this_varnish(file: &Path) -> bool {
+    let text = fs::read_to_string(file).unwrap_or_else(|e| panic!("{}: {e}", file.display()));
+    let other = match env!("VARNISH_RESTRICTS") {
+        "1" => "# needs: no restrict",
+        _ => "# needs: restrict",
+    };
+    !text.lines().any(|line| line == other)
 }
 
 fn trial(file: PathBuf) -> Trial {
