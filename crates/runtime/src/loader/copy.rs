@@ -151,13 +151,13 @@ impl Record {
     }
 }
 
-fn beside(filename: &Path, ending: &str) -> PathBuf {
+pub(super) fn beside(filename: &Path, ending: &str) -> PathBuf {
     let mut name = OsString::from(filename);
     name.push(ending);
     name.into()
 }
 
-fn remove(path: &Path) -> io::Result<()> {
+pub(super) fn remove(path: &Path) -> io::Result<()> {
     match fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
         _ => Ok(()),

@@ -3,12 +3,12 @@
 //! Guards: a file is replaced at once or not at all; what the configuration would refuse to load
 //! is not put there.
 
-use std::ffi::OsString;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use sha2::{Digest as _, Sha256};
 
+use super::copy::{beside, remove};
 use super::file;
 use crate::config::ProgramConfig;
 use crate::source::Binaries;
@@ -25,25 +25,31 @@ pub(crate) fn keep(config: &ProgramConfig, binaries: &Binaries) -> Stored {
     {
         return Stored::No;
     }
-    let beside = storage_path(path);
-    // One executable for both roles also takes the place of a storage's own from before.
-    let storage = match &binaries.storage {
-        None if config.settings.storage && beside.exists() => Some(&binaries.request),
-        own => own.as_ref(),
-    };
+    let storage = beside(path, "_storage");
     let replace = |path: &Path, bytes: &[u8]| {
         if fs::read(path).is_ok_and(|old| old == bytes) {
             return Ok(());
         }
-        file::replace(path, bytes, None).map_err(|error| (path.to_owned(), error.to_string()))
+        file::replace(path, bytes, None).map_err(|error| (path.to_owned(), error))
     };
-    let done = match storage {
-        Some(bytes) if config.settings.storage => replace(&beside, bytes),
-        _ => Ok(()),
+    let both = || match &binaries.storage {
+        _ if !config.settings.storage => replace(path, &binaries.request),
+        Some(own) => {
+            replace(&storage, own)?;
+            replace(path, &binaries.request)
+        }
+        None => {
+            replace(path, &binaries.request)?;
+            // One executable for both roles: the storage's own from before is of yesterday.
+            remove(&storage).map_err(|error| (storage.clone(), error))
+        }
     };
-    match done.and_then(|()| replace(path, &binaries.request)) {
+    match both() {
         Ok(()) => Stored::Yes(path.to_owned()),
-        Err((path, reason)) => Stored::Failed { path, reason },
+        Err((path, error)) => Stored::Failed {
+            path,
+            reason: error.to_string(),
+        },
     }
 }
 
@@ -52,17 +58,11 @@ fn is_a_place(path: &Path) -> bool {
     path.is_absolute() && !path.to_string_lossy().contains("://")
 }
 
-/// Where the storage's own executable is kept.
-fn storage_path(filename: &Path) -> PathBuf {
-    let mut name = OsString::from(filename);
-    name.push("_storage");
-    name.into()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use std::os::unix::fs::{PermissionsExt as _, symlink};
+    use std::path::PathBuf;
 
     /// An empty folder that goes with the test.
     struct Folder(PathBuf);
@@ -174,6 +174,6 @@ mod tests {
         assert_eq!(fs::read(&beside).unwrap(), b"s2");
         keep(&config, &pair(b"3", None));
         assert_eq!(fs::read(&path).unwrap(), b"3");
-        assert_eq!(fs::read(&beside).unwrap(), b"3");
+        assert!(!beside.exists());
     }
 }
