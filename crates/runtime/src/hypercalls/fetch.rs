@@ -57,11 +57,11 @@ fn go(scene: &mut Scene<'_>, vm: &mut VmCall<'_>, rules: &[FetchRule]) -> Result
                 let at = GuestVirt::new(order.at);
                 vm.memory.write(at, bytes_of(&outcome))?;
                 let line = format!(
-                    "Fetch: {} -> {}, {} bytes in {:.1?}",
+                    "Fetch: {} -> {}, {} bytes in {:.2} ms",
                     shown(&wish),
                     outcome.status,
                     outcome.content_len,
-                    begun.elapsed()
+                    begun.elapsed().as_secs_f64() * 1000.0
                 );
                 scene.report(Severity::Info, line.as_bytes());
                 Ok(Reply::Value(0))

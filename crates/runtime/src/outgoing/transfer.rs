@@ -18,8 +18,6 @@ const CONNECT: Duration = Duration::from_secs(5);
 const MOST_HEAD: usize = 64 << 10;
 /// libcurl's buffer, and so the most that one part has.
 const PART: usize = 64 << 10;
-/// libcurl's code for a transfer that one of our callbacks ended.
-const WRITE_ERROR: u32 = 23;
 const TIMED_OUT: u32 = 28;
 
 /// What a request does.
@@ -157,7 +155,7 @@ impl Order {
                 let limit = u64::try_from(MOST_HEAD).unwrap_or(u64::MAX);
                 return Err(FetchError::TooLarge(limit));
             }
-            return Err(failed(easy, &error));
+            return Err(failed(&error));
         }
         if let Some(head) = reading.finish() {
             let _left = self.events.send(Event::Head(head));
@@ -273,15 +271,15 @@ fn own_fault(error: curl::Error) -> FetchError {
     FetchError::Host(error.to_string())
 }
 
-fn failed(easy: &Easy, error: &curl::Error) -> FetchError {
+fn failed(error: &curl::Error) -> FetchError {
     match error.code() {
         TIMED_OUT => FetchError::TimedOut,
         code => FetchError::Transfer {
             code,
-            text: match easy.take_error_buf() {
-                Some(text) if code != WRITE_ERROR => text,
-                _ => error.description().to_owned(),
-            },
+            text: error
+                .extra_description()
+                .unwrap_or_else(|| error.description())
+                .to_owned(),
         },
     }
 }
