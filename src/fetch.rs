@@ -10,11 +10,17 @@ use std::{
 };
 
 use runtime::{
-    PullError,
+    PullError, Say, Severity,
     chain::{Outcome, TransferError},
 };
 
-use crate::{context::Context, ffi, guard::guard, ttl};
+use crate::{
+    context::Context,
+    ffi,
+    guard::guard,
+    log::{self, Tag},
+    ttl,
+};
 
 /// An answer, and how far its body is handed over.
 #[derive(Debug)]
@@ -36,10 +42,12 @@ impl Answer {
     }
 
     /// Copies what there is room for, answers how many bytes.
-    fn copy(&mut self, to: &mut [u8]) -> Result<usize, PullError> {
+    fn copy(&mut self, to: &mut [u8], say: &mut Say<'_>) -> Result<usize, PullError> {
         let bounded = usize::try_from(self.left).unwrap_or(usize::MAX);
         let room = to.len().min(bounded);
-        let len = self.outcome.pull(to.get_mut(..room).unwrap_or_default())?;
+        let len = self
+            .outcome
+            .pull_and_say(to.get_mut(..room).unwrap_or_default(), say)?;
         self.left = self
             .left
             .saturating_sub(u64::try_from(len).unwrap_or(u64::MAX));
@@ -104,10 +112,27 @@ unsafe extern "C" fn tk_rs_body_open(ctx: *const ffi::vrt_ctx, source: *mut c_vo
     })
 }
 
+/// A fetch whose body is pulled, for its log.
+struct Fetch(*const ffi::vfp_ctx);
+
+// SAFETY: the guest may run on another thread than the worker, which waits for it: never two
+// threads at once, and a log buffer is not bound to its thread.
+unsafe impl Send for Fetch {}
+// SAFETY: as above.
+unsafe impl Sync for Fetch {}
+
+impl Fetch {
+    fn log(&self, tag: Tag, line: &[u8]) {
+        // SAFETY: made for the time of one pull, which has not returned.
+        unsafe { log::fetch(self.0, tag, line) };
+    }
+}
+
 /// The storage has room for more of the body.
 #[unsafe(no_mangle)]
 unsafe extern "C" fn tk_rs_body_pull(
     source: *mut c_void,
+    fetch: *const ffi::vfp_ctx,
     to: *mut c_void,
     room: usize,
     written: *mut usize,
@@ -125,9 +150,15 @@ unsafe extern "C" fn tk_rs_body_pull(
     }
     // SAFETY: varnishd offers `room` bytes of its storage at `to`, to us alone during this call.
     let to = unsafe { slice::from_raw_parts_mut(to.cast::<u8>(), room) };
+    let fetch = Fetch(fetch);
     guard(None, ffi::TK_PULL_FAILED, || {
-        let Ok(len) = answer.copy(to) else {
-            return ffi::TK_PULL_FAILED;
+        let mut say = |severity: Severity, line: &[u8]| fetch.log(severity.into(), line);
+        let len = match answer.copy(to, &mut say) {
+            Ok(len) => len,
+            Err(error) => {
+                fetch.log(Tag::Error, error.to_string().as_bytes());
+                return ffi::TK_PULL_FAILED;
+            }
         };
         *written = len;
         match (answer.left, *written) {

@@ -49,6 +49,15 @@ pub(crate) fn bytes(ctx: Option<Context<'_>>, tag: Tag, text: &[u8]) {
     unsafe { ffi::tk_log(raw, tag.number(), text.as_ptr().cast(), text.len()) };
 }
 
+/// A line of a fetch whose body is pulled.
+///
+/// # Safety
+/// `fetch` is what varnishd handed to a fetch filter, which has not returned yet.
+pub(crate) unsafe fn fetch(fetch: *const ffi::vfp_ctx, tag: Tag, text: &[u8]) {
+    // SAFETY: the caller's promise; the text is read only during the call.
+    unsafe { ffi::tk_fetch_log(fetch, tag.number(), text.as_ptr().cast(), text.len()) };
+}
+
 /// Sends what the runtime says outside of requests to the log. In the cache child only.
 pub(crate) fn listen() {
     static ONCE: Once = Once::new();

@@ -17,6 +17,7 @@
 struct vrt_ctx;
 struct director;
 struct strands;
+struct vfp_ctx;
 struct vmod_priv;
 
 struct tk_counters;
@@ -71,6 +72,8 @@ int tk_ctx_where(const struct vrt_ctx *);
 void tk_fail(const struct vrt_ctx *, const char *, size_t);
 /* Without a context the line belongs to no transaction. */
 void tk_log(const struct vrt_ctx *, int tag, const char *, size_t);
+/* The same while a body is fetched. */
+void tk_fetch_log(const struct vfp_ctx *, int tag, const char *, size_t);
 /* To whoever loads the VCL (vcl.load, varnishd at start). */
 void tk_tell_loader(const struct vrt_ctx *, const char *, size_t);
 /* A NUL-terminated copy on the task's workspace that leaves `spare` bytes there, or NULL. */
@@ -144,7 +147,7 @@ int tk_rs_get_headers(const struct vrt_ctx *, const struct director *);
 void tk_rs_finish(const struct vrt_ctx *, const struct director *);
 int tk_rs_push_body(void *sink, const void *, size_t);
 int tk_rs_body_open(const struct vrt_ctx *, void *source);
-int tk_rs_body_pull(void *source, void *to, size_t room, size_t *written);
+int tk_rs_body_pull(void *source, const struct vfp_ctx *, void *to, size_t room, size_t *written);
 void tk_rs_task_ended(void *task);
 void tk_rs_vcl_ended(void *state);
 

@@ -53,16 +53,32 @@ tk_fail(VRT_CTX, const char *text, size_t len)
 	VRT_fail(ctx, "%.*s", printable(len), text);
 }
 
-void
-tk_log(VRT_CTX, int tag, const char *text, size_t len)
+static void
+put(struct vsl_log *vsl, int tag, const char *text, size_t len)
 {
 
 	if (tag < 0 || (size_t)tag >= sizeof tags / sizeof tags[0])
 		tag = TK_ERROR;
-	if (ctx != NULL && ctx->vsl != NULL)
-		VSLb(ctx->vsl, tags[tag], "%.*s", printable(len), text);
+	if (vsl != NULL)
+		VSLb(vsl, tags[tag], "%.*s", printable(len), text);
 	else
 		VSL(tags[tag], NO_VXID, "%.*s", printable(len), text);
+}
+
+void
+tk_log(VRT_CTX, int tag, const char *text, size_t len)
+{
+
+	put(ctx == NULL ? NULL : ctx->vsl, tag, text, len);
+}
+
+void
+tk_fetch_log(const struct vfp_ctx *vc, int tag, const char *text, size_t len)
+{
+
+	CHECK_OBJ_NOTNULL(vc, VFP_CTX_MAGIC);
+	CHECK_OBJ_NOTNULL(vc->wrk, WORKER_MAGIC);
+	put(vc->wrk->vsl, tag, text, len);
 }
 
 void

@@ -102,7 +102,7 @@ body_pull(struct vfp_ctx *vc, struct vfp_entry *vfe, void *to, ssize_t *room)
 	CHECK_OBJ_NOTNULL(vc, VFP_CTX_MAGIC);
 	CHECK_OBJ_NOTNULL(vfe, VFP_ENTRY_MAGIC);
 	AN(room);
-	i = tk_rs_body_pull(vfe->priv1, to, *room > 0 ? (size_t)*room : 0, &written);
+	i = tk_rs_body_pull(vfe->priv1, vc, to, *room > 0 ? (size_t)*room : 0, &written);
 	*room = (ssize_t)written;
 	switch (i) {
 	case TK_PULL_MORE:
@@ -110,7 +110,7 @@ body_pull(struct vfp_ctx *vc, struct vfp_entry *vfe, void *to, ssize_t *room)
 	case TK_PULL_END:
 		return (VFP_END);
 	default:
-		return (VFP_Error(vc, "tinykvm: response body is gone"));
+		return (VFP_Error(vc, "tinykvm: the response body ends early"));
 	}
 }
 

@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::body::BodyError;
-use crate::exchange::{Exchange, Severity};
+use crate::exchange::{Exchange, Say, Severity};
 use crate::fields::check_value;
 use crate::program::{Program, ReserveError};
 use crate::request_abi::Request;
@@ -259,7 +259,10 @@ fn next<E>(
     let mut reservation = match program.try_reserve() {
         Some(reservation) => reservation,
         None => {
-            outcome.detach().map_err(lost)?;
+            let mut say = |severity, line: &[u8]| exchange.log(severity, line);
+            outcome
+                .detach_by(&mut |reservation, rest| reservation.pull_and_say(rest, &mut say))
+                .map_err(lost)?;
             exchange.before_waiting();
             program.reserve()?
         }
@@ -319,21 +322,41 @@ impl Outcome {
     }
 
     /// The next bytes of the body, as many as there is room for; 0 at the end.
+    /// What a program that makes them logs goes to the journal.
     pub fn pull(&mut self, into: &mut [u8]) -> Result<usize, PullError> {
-        if let Some(reservation) = &mut self.reservation {
-            return reservation.pull(into);
+        match &mut self.reservation {
+            Some(reservation) => reservation.pull(into),
+            None => Ok(self.pull_held(into)),
         }
+    }
+
+    /// As `pull`, with the log where it belongs.
+    pub fn pull_and_say(&mut self, into: &mut [u8], say: &mut Say<'_>) -> Result<usize, PullError> {
+        match &mut self.reservation {
+            Some(reservation) => reservation.pull_and_say(into, say),
+            None => Ok(self.pull_held(into)),
+        }
+    }
+
+    fn pull_held(&mut self, into: &mut [u8]) -> usize {
         let rest = self.held.get(self.read..).unwrap_or_default();
         let len = rest.len().min(into.len());
         if let (Some(to), Some(from)) = (into.get_mut(..len), rest.get(..len)) {
             to.copy_from_slice(from);
         }
         self.read = self.read.saturating_add(len);
-        Ok(len)
+        len
     }
 
     /// Copies what is left of the body to the host and gives the VM back.
     pub fn detach(&mut self) -> Result<(), TransferError> {
+        self.detach_by(&mut Reservation::pull)
+    }
+
+    fn detach_by(
+        &mut self,
+        pull: &mut dyn FnMut(&mut Reservation, &mut [u8]) -> Result<usize, PullError>,
+    ) -> Result<(), TransferError> {
         let len = self.response.content_length;
         if self.reservation.is_some() && len > MOST_HELD {
             return Err(TransferError::TooLarge { len });
@@ -345,7 +368,7 @@ impl Outcome {
         let mut held = vec![0; room];
         let mut filled = 0;
         while let Some(rest) = held.get_mut(filled..).filter(|rest| !rest.is_empty()) {
-            match reservation.pull(rest)? {
+            match pull(&mut reservation, rest)? {
                 0 => break,
                 count => filled = filled.saturating_add(count),
             }
@@ -369,7 +392,11 @@ impl Outcome {
         let len = usize::try_from(self.response.content_length).unwrap_or(usize::MAX);
         let mut chunk = vec![0; len.min(CHUNK)];
         loop {
-            match self.pull(&mut chunk)? {
+            let count = {
+                let mut say = |severity, line: &[u8]| exchange.log(severity, line);
+                self.pull_and_say(&mut chunk, &mut say)?
+            };
+            match count {
                 0 => break,
                 count => to.push_body(chunk.get(..count).unwrap_or_default(), exchange)?,
             }

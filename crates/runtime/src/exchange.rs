@@ -49,6 +49,9 @@ pub enum Severity {
     Error,
 }
 
+/// Takes log lines where there is no exchange any more.
+pub type Say<'a> = dyn FnMut(Severity, &[u8]) + Send + 'a;
+
 /// The transaction that a program answers. `Send`, because where a virtual CPU may not change
 /// threads the guest runs on another thread than the caller's, which waits meanwhile: never two
 /// threads at once.

@@ -436,7 +436,7 @@ impl Retired {
         let why = match slot.state {
             State::Ready => None,
             State::Poisoned => Some("it broke".to_owned()),
-            State::Loaded | State::Served => {
+            State::Loaded | State::Served | State::Spent => {
                 match catch_unwind(AssertUnwindSafe(|| slot.reset())) {
                     Ok(Ok(())) => None,
                     Ok(Err(error)) => Some(error.to_string()),

@@ -7,8 +7,9 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use crate::body::BodyError;
-use crate::exchange::{Exchange, Severity};
+use crate::exchange::{Exchange, Say, Severity};
 use crate::instance::{Instance, Retired};
+use crate::journal;
 use crate::request_abi::Request;
 use crate::response::Response;
 use crate::slot::{Slot, State};
@@ -74,8 +75,17 @@ impl Reservation {
 
     /// Fills `into` with what comes next of the response body: how much there was, and 0 at its
     /// end. For a body that is made while it is read, this runs the program.
+    /// What the program logs goes to the journal.
     pub fn pull(&mut self, into: &mut [u8]) -> Result<usize, PullError> {
-        self.with_slot(|slot| slot.pull(into))
+        let instance = Arc::clone(&self.instance);
+        let mut say = |severity, line: &[u8]| journal::say(severity, instance.name(), line);
+        self.pull_and_say(into, &mut say)
+    }
+
+    /// As `pull`, with the log where it belongs.
+    pub fn pull_and_say(&mut self, into: &mut [u8], say: &mut Say<'_>) -> Result<usize, PullError> {
+        let instance = Arc::clone(&self.instance);
+        self.with_slot(|slot| slot.pull(&instance, into, say))
             .unwrap_or(Err(PullError::Over))
     }
 

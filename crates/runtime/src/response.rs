@@ -14,6 +14,8 @@ pub struct Response {
     /// Empty: no Content-Type.
     pub content_type: ContentType,
     pub content_length: u64,
+    /// The program makes the body while it is read.
+    pub streams: bool,
     /// Guest calls that ended without an answer, timeouts included: 0, 1, or 2 when the second
     /// chance failed too.
     pub exceptions: u32,
@@ -28,6 +30,7 @@ impl Response {
             status: 500,
             content_type: ContentType::default(),
             content_length: 0,
+            streams: false,
             exceptions: 0,
             timeouts: 0,
         }

@@ -46,7 +46,7 @@ impl Slot {
         request: &Request<'_>,
         exchange: &mut dyn Exchange,
     ) -> Response {
-        if matches!(self.state, State::Served | State::Poisoned) {
+        if matches!(self.state, State::Served | State::Spent | State::Poisoned) {
             self.state = State::Poisoned;
             self.outflow.reset();
             return Response::failed();
@@ -86,6 +86,7 @@ impl Slot {
             response.status = status;
             response.content_type = ContentType::new(self.desk.answer.content_type());
             response.content_length = self.desk.answer.content_length();
+            response.streams = self.desk.answer.producer().is_some();
         } else {
             self.desk.answer.reset();
         }
@@ -292,11 +293,13 @@ impl Slot {
             return;
         };
         response.exceptions += 1;
+        response.timeouts += u32::from(matches!(fault, Fault::TimedOut));
+        self.count_fault(fault);
+    }
+
+    pub(crate) fn count_fault(&self, fault: &Fault) {
         match fault {
-            Fault::TimedOut => {
-                response.timeouts += 1;
-                &self.counters.timeouts
-            }
+            Fault::TimedOut => &self.counters.timeouts,
             Fault::OutOfMemory { .. } => &self.counters.exception_oom,
             Fault::Access(_) => &self.counters.exception_mem,
             _ => &self.counters.exceptions,

@@ -45,6 +45,8 @@ pub(crate) enum State {
     Loaded,
     /// The guest has run.
     Served,
+    /// It failed in the middle of a body: there is nothing more to have from it.
+    Spent,
     /// Not to be used again.
     Poisoned,
 }
@@ -105,7 +107,7 @@ impl Slot {
                 self.state = State::Loaded;
                 Ok(())
             }
-            State::Served | State::Poisoned => Err(BodyError::Over),
+            State::Served | State::Spent | State::Poisoned => Err(BodyError::Over),
         }
     }
 

@@ -1,10 +1,24 @@
-//! The response body on its way out, in the parts that whoever reads it has room for.
+//! The response body on its way out, in the parts that whoever reads it has room for: copied out of
+//! guest memory where the program left it whole, or made by the program part by part.
 //!
-//! Guards: what is read is the body, from its first byte to the last one announced, and never more.
+//! Guards: what is read is the body, from its first byte to the last one announced. A body that
+//! stops short of that is an error and never just an end.
 
 use std::ptr;
+use std::time::{Duration, Instant};
 
+use sandbox::{Exit, Fault, GuestVirt};
+
+use crate::exchange::Say;
+use crate::hypercalls::{Producer, Scene, Stage};
+use crate::instance::Instance;
+use crate::serve::cpu_time;
 use crate::slot::{Slot, State};
+
+/// How long a program may take to make one part.
+const MAX_TIME: Duration = Duration::from_secs(2);
+/// What it is asked for at most at once, so that it need not hold whatever a storage offers.
+const MAX_PART: usize = 1 << 20;
 
 /// Why there is no more of a body, although more was announced.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -12,6 +26,15 @@ pub enum PullError {
     /// There is no response to read, or the VM broke.
     #[error("the response is over")]
     Over,
+    /// The program failed while it made the body.
+    #[error("{program}: the response body ends after {written} of {total} bytes: {told}")]
+    Failed {
+        program: String,
+        written: u64,
+        total: u64,
+        told: String,
+        timed_out: bool,
+    },
 }
 
 /// How far a response body has been read.
@@ -44,14 +67,35 @@ impl Outflow {
 
 impl Slot {
     /// Fills `into` with what comes next of the response body: how much there was; 0 at its end.
-    pub(crate) fn pull(&mut self, into: &mut [u8]) -> Result<usize, PullError> {
-        let Self { desk, outflow, .. } = self;
-        if outflow.left == 0 {
+    pub(crate) fn pull(
+        &mut self,
+        instance: &Instance,
+        into: &mut [u8],
+        say: &mut Say<'_>,
+    ) -> Result<usize, PullError> {
+        if self.outflow.left == 0 || into.is_empty() {
             return Ok(0);
         }
         if self.state != State::Served {
             return Err(PullError::Over);
         }
+        let done = match (self.desk.answer.producer(), self.orders()) {
+            (None, _) => self.copy_out(into),
+            (Some(producer), None) => self.produce(instance, producer, into, say)?,
+            (Some(producer), Some(orders)) => orders
+                .run(|| self.produce(instance, producer, into, say))
+                .unwrap_or(Err(PullError::Over))?,
+        };
+        if done == 0 {
+            return Err(PullError::Over);
+        }
+        let pulled = u64::try_from(done).unwrap_or(u64::MAX);
+        self.outflow.left = self.outflow.left.saturating_sub(pulled);
+        Ok(done)
+    }
+
+    fn copy_out(&mut self, into: &mut [u8]) -> usize {
+        let Self { desk, outflow, .. } = self;
         let mut rest = into;
         let mut done: usize = 0;
         while let Some(piece) = desk.answer.pieces().get(outflow.piece) {
@@ -70,8 +114,83 @@ impl Slot {
             outflow.piece = outflow.piece.saturating_add(1);
             outflow.offset = 0;
         }
-        let pulled = u64::try_from(done).unwrap_or(u64::MAX);
-        outflow.left = outflow.left.saturating_sub(pulled);
-        Ok(done)
+        done
+    }
+
+    /// Has the program make a part.
+    fn produce(
+        &mut self,
+        instance: &Instance,
+        producer: Producer,
+        into: &mut [u8],
+        say: &mut Say<'_>,
+    ) -> Result<usize, PullError> {
+        let begun = cpu_time();
+        self.counters.invocations.add(1);
+        let total = self.desk.answer.content_length();
+        let written = total.saturating_sub(self.outflow.left);
+        let result = self.call_producer(instance, producer, written, into, say);
+        let took = cpu_time().saturating_sub(begun);
+        match result {
+            Ok(len) => {
+                self.counters.request_cpu_time.add_time(took);
+                Ok(len)
+            }
+            Err(fault) => {
+                self.counters.exception_cpu_time.add_time(took);
+                self.count_fault(&fault);
+                // What a program could not go on with, it is not asked to.
+                self.state = match fault {
+                    Fault::Machine(_) => State::Poisoned,
+                    _ => State::Spent,
+                };
+                Err(PullError::Failed {
+                    program: instance.name().to_owned(),
+                    written,
+                    total,
+                    told: self.vm.image().describe(&fault),
+                    timed_out: matches!(fault, Fault::TimedOut),
+                })
+            }
+        }
+    }
+
+    fn call_producer(
+        &mut self,
+        instance: &Instance,
+        producer: Producer,
+        written: u64,
+        into: &mut [u8],
+        say: &mut Say<'_>,
+    ) -> Result<usize, Fault> {
+        let left = usize::try_from(self.outflow.left).unwrap_or(usize::MAX);
+        let max = into.len().min(left).min(MAX_PART);
+        let asked = u64::try_from(max).unwrap_or(u64::MAX);
+        let total = self.desk.answer.content_length();
+        let mut scene = Scene {
+            stage: Stage::Streaming(say),
+            desk: &mut self.desk,
+            limits: instance.limits(),
+            storage: instance.storage(),
+        };
+        let exit = self.vm.call_below(
+            producer.stack,
+            producer.function,
+            &[producer.argument, asked, written, total],
+            Instant::now() + MAX_TIME,
+            &mut scene,
+        )?;
+        let Exit::Returned { rax, rdx } = exit else {
+            let message = "the callback of a streaming response did not return";
+            return Err(Fault::Misuse(message.to_owned()));
+        };
+        let len = usize::try_from(rdx).unwrap_or(usize::MAX).min(max);
+        if len == 0 {
+            let message = "the callback of a streaming response returned no data";
+            return Err(Fault::Misuse(message.to_owned()));
+        }
+        let part = into.get_mut(..len).unwrap_or_default();
+        self.vm.memory().read(GuestVirt::new(rax), part)?;
+        Ok(len)
     }
 }

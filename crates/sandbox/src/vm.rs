@@ -82,9 +82,37 @@ impl Vm {
         deadline: Instant,
         calls: &mut dyn Hypercalls,
     ) -> Result<Exit, Fault> {
+        let stack = self.image.frozen.stack_top();
+        self.call_on(stack, function, arguments, deadline, calls)
+    }
+
+    /// As `call`, below a stack pointer that the program had when it stopped: what it has on its
+    /// stack stays.
+    pub fn call_below(
+        &mut self,
+        stack: GuestVirt,
+        function: GuestVirt,
+        arguments: &[u64],
+        deadline: Instant,
+        calls: &mut dyn Hypercalls,
+    ) -> Result<Exit, Fault> {
+        /// What a function may use below its stack pointer without saying so.
+        const RED_ZONE: u64 = 128;
+        let below = stack.raw().saturating_sub(RED_ZONE) & !15;
+        self.call_on(GuestVirt::new(below), function, arguments, deadline, calls)
+    }
+
+    fn call_on(
+        &mut self,
+        stack: GuestVirt,
+        function: GuestVirt,
+        arguments: &[u64],
+        deadline: Instant,
+        calls: &mut dyn Hypercalls,
+    ) -> Result<Exit, Fault> {
         let argument = |index: usize| arguments.get(index).copied().unwrap_or(0);
         // As after a CALL: the return address on the stack, RSP 8 below a multiple of 16.
-        let rsp = self.image.frozen.stack_top().raw() - 8;
+        let rsp = stack.raw().saturating_sub(8);
         self.machine
             .memory
             .write_u64(GuestVirt::new(rsp), return_address().raw())?;

@@ -18,9 +18,11 @@ pub(super) fn is_debug(_scene: &mut Scene<'_>, _vm: &mut VmCall<'_>) -> Result<R
 pub(super) fn make_ephemeral(scene: &mut Scene<'_>, _vm: &mut VmCall<'_>) -> Result<Reply, Fault> {
     match scene.stage {
         Stage::Boot { .. } => Ok(Reply::MINUS_ONE),
-        Stage::Request(_) | Stage::Warming { .. } | Stage::Storage { .. } => Err(Fault::Misuse(
-            "sys_make_ephemeral was called during a request".to_owned(),
-        )),
+        Stage::Request(_) | Stage::Warming { .. } | Stage::Streaming(_) | Stage::Storage { .. } => {
+            Err(Fault::Misuse(
+                "sys_make_ephemeral was called during a request".to_owned(),
+            ))
+        }
     }
 }
 

@@ -22,10 +22,10 @@ use tinykvm_sys::abi;
 pub(crate) use log::Budget;
 pub(crate) use regex::Regexes;
 pub(crate) use register::{Entry, EntryPoints, Waiting};
-pub(crate) use respond::Answer;
+pub(crate) use respond::{Answer, Producer};
 pub(crate) use storage::Said;
 
-use crate::exchange::{Exchange, Severity};
+use crate::exchange::{Exchange, Say, Severity};
 use crate::journal;
 use crate::outgoing::FetchRule;
 use crate::storage::{Founding, Shared, Storage};
@@ -57,8 +57,6 @@ enum Answered {
     By(Handler),
     /// The host side comes later; programs get this value and can go on.
     Later(u64),
-    /// The host side comes later; a program that cannot do without ends here.
-    LaterFault,
 }
 
 /// Everything but the VM that a hypercall may touch.
@@ -89,6 +87,8 @@ pub(crate) enum Stage<'a> {
         shared: &'a Shared,
         said: &'a mut Option<Said>,
     },
+    /// A part of the response body is wanted. The transaction is not ours any more.
+    Streaming(&'a mut Say<'a>),
 }
 
 /// What `get_meminfo` tells a program. Bytes.
@@ -148,6 +148,9 @@ impl Scene<'_> {
             Stage::Boot { .. } | Stage::Storage { .. } => Err(Fault::Misuse(format!(
                 "{call} was called outside of a request"
             ))),
+            Stage::Streaming(_) => Err(Fault::Misuse(format!(
+                "{call} was called while the response body is sent"
+            ))),
         }
     }
 
@@ -169,6 +172,7 @@ impl Scene<'_> {
             Stage::Storage { shared, .. } => {
                 journal::say(severity, shared.program(), line);
             }
+            Stage::Streaming(say) => say(Severity::Info, line),
         }
     }
 
@@ -219,11 +223,10 @@ impl Hypercalls for Scene<'_> {
             }
             Some(row) => match row.answer {
                 Answered::By(handler) => handler(self, vm),
-                Answered::Later(value) => Ok(Reply::Value(value)),
-                Answered::LaterFault => Err(Fault::Misuse(format!(
-                    "{} is not available in this version",
-                    row.name
-                ))),
+                Answered::Later(value) => {
+                    self.say(format!("{} is not available in this version", row.name).as_bytes());
+                    Ok(Reply::Value(value))
+                }
             },
         };
         match reply {
@@ -259,7 +262,7 @@ macro_rules! table {
     };
 }
 
-use Answered::{By, Later, LaterFault};
+use Answered::{By, Later};
 
 table! {
     TINYKVM_CALL_REGISTER_FUNC "register_func" By(register::register_func);
@@ -268,7 +271,7 @@ table! {
     TINYKVM_CALL_SET_CACHEABLE "sys_set_cacheable" By(cache::set_cacheable);
     TINYKVM_CALL_BACKEND_RESPONSE "backend_response" By(respond::backend_response);
     TINYKVM_CALL_STORAGE_RETURN "storage_return" By(storage::storage_return);
-    TINYKVM_CALL_STREAMING_RESPONSE "begin_streaming_response" LaterFault;
+    TINYKVM_CALL_STREAMING_RESPONSE "begin_streaming_response" By(respond::streaming_response);
     TINYKVM_CALL_STORAGE_NORETURN "storage_noreturn" By(storage::storage_noreturn);
     TINYKVM_CALL_HTTP_APPEND "sys_http_append" By(http::append);
     TINYKVM_CALL_HTTP_SET "sys_http_set" By(http::set);

@@ -119,7 +119,7 @@ pub(super) fn wait_paused(scene: &mut Scene<'_>, vm: &mut VmCall<'_>) -> Result<
 fn booting<'s>(scene: &'s mut Scene<'_>, call: &str) -> Result<&'s mut EntryPoints, Fault> {
     match &mut scene.stage {
         Stage::Boot { entry, .. } => Ok(entry),
-        Stage::Request(_) | Stage::Warming { .. } => {
+        Stage::Request(_) | Stage::Warming { .. } | Stage::Streaming(_) => {
             Err(Fault::Misuse(format!("{call} was called during a request")))
         }
         Stage::Storage { .. } => Err(Fault::Misuse(format!(

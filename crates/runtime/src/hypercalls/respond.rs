@@ -1,5 +1,6 @@
-//! `backend_response`: the end of a guest's call. The body stays where it is; what is kept are
-//! pieces of guest memory, valid until the VM's reset.
+//! `backend_response` and `begin_streaming_response`: the end of a guest's call. The body stays
+//! where it is; what is kept are pieces of guest memory, valid until the VM's reset, or the function
+//! that makes it.
 //!
 //! Guards: nothing of a response takes effect before all of it was found valid.
 
@@ -24,6 +25,16 @@ pub(crate) struct Answer {
     content_type: Vec<u8>,
     content_length: u64,
     pieces: Vec<Piece>,
+    producer: Option<Producer>,
+}
+
+/// The guest function that makes a body while it is sent.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Producer {
+    pub(crate) function: GuestVirt,
+    pub(crate) argument: u64,
+    /// The stack pointer of the call that named it: what lies above may be what `argument` means.
+    pub(crate) stack: GuestVirt,
 }
 
 impl Answer {
@@ -44,18 +55,24 @@ impl Answer {
         &self.pieces
     }
 
+    pub(crate) fn producer(&self) -> Option<Producer> {
+        self.producer
+    }
+
     pub(crate) fn reset(&mut self) {
         let Self {
             status,
             content_type,
             content_length,
             pieces,
+            producer,
         } = self;
         *status = None;
         content_type.clear();
         *content_length = 0;
         pieces.clear();
         pieces.shrink_to(KEEP_PIECES);
+        *producer = None;
     }
 }
 
@@ -72,6 +89,35 @@ pub(super) fn backend_response(scene: &mut Scene<'_>, vm: &mut VmCall<'_>) -> Re
     }
     scene.desk.answer.content_length = len;
     scene.desk.answer.status = Some(status);
+    Ok(Reply::Stop)
+}
+
+pub(super) fn streaming_response(
+    scene: &mut Scene<'_>,
+    vm: &mut VmCall<'_>,
+) -> Result<Reply, Fault> {
+    const NAME: &str = "begin_streaming_response";
+    scene.exchange(NAME)?;
+    scene.desk.answer.reset();
+    let status = status(vm.regs.rdi)?;
+    content_type(scene, vm)?;
+    let (total, function) = (vm.regs.rcx, GuestVirt::new(vm.regs.r8));
+    if total == 0 || i64::try_from(total).is_err() {
+        let message = format!("{NAME}: a body of {total} bytes");
+        return Err(Fault::Misuse(message));
+    }
+    if !vm.memory.is_executable(function) {
+        let message = format!("{NAME}: there is no code at {function}");
+        return Err(Fault::Misuse(message));
+    }
+    let answer = &mut scene.desk.answer;
+    answer.producer = Some(Producer {
+        function,
+        argument: vm.regs.r9,
+        stack: GuestVirt::new(vm.regs.rsp),
+    });
+    answer.content_length = total;
+    answer.status = Some(status);
     Ok(Reply::Stop)
 }
 
