@@ -81,9 +81,10 @@ impl Scene<'_> {
     fn outgoing(&self) -> Outgoing {
         match &self.stage {
             Stage::Request(exchange) => exchange.outgoing(),
-            Stage::Boot { .. } | Stage::Warming { .. } | Stage::Storage { .. } => {
-                Outgoing::without_home()
-            }
+            Stage::Boot { .. }
+            | Stage::Warming { .. }
+            | Stage::Streaming(_)
+            | Stage::Storage { .. } => Outgoing::without_home(),
         }
     }
 }

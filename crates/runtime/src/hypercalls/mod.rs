@@ -172,7 +172,7 @@ impl Scene<'_> {
             Stage::Storage { shared, .. } => {
                 journal::say(severity, shared.program(), line);
             }
-            Stage::Streaming(say) => say(Severity::Info, line),
+            Stage::Streaming(say) => say(severity, line),
         }
     }
 
