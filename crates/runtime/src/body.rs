@@ -104,6 +104,14 @@ impl Body {
         Ok(())
     }
 
+    /// Gives the room back in a VM that is not reset. What lies in the request area is overwritten.
+    pub(crate) fn release(self, vm: &mut Vm) -> Result<(), MapError> {
+        if self.mapped {
+            vm.memory_mut().unmap(self.at, self.room)?;
+        }
+        Ok(())
+    }
+
     fn map(&mut self, vm: &mut Vm, room: u64, limit: u64) -> Result<(), BodyError> {
         let memory = vm.memory_mut();
         let no_room = |error| match error {

@@ -16,6 +16,7 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 use sandbox::{BootConfig, BootError, Exit, Fault, Host, HostError, Image, MainVm, RequestLimits};
 
+use crate::announce;
 use crate::exchange::Severity;
 use crate::figures;
 use crate::hypercalls::{Desk, EntryPoints, MemoryLimits, Regexes, Scene, Stage, Waiting};
@@ -23,7 +24,7 @@ use crate::journal;
 use crate::outgoing::FetchRule;
 use crate::pool::{Busy, Depth, Pool};
 use crate::program::Phase;
-use crate::recipe::{BinaryKind, Recipe, Threads};
+use crate::recipe::{BinaryKind, Recipe, Threads, Voice};
 use crate::runner::{Errand, Runner};
 use crate::slot::{Slot, State};
 use crate::source::Binaries;
@@ -86,6 +87,8 @@ pub(crate) struct Instance {
     storage: Option<Storage>,
     limits: MemoryLimits,
     max_request_time: Duration,
+    ephemeral: bool,
+    voice: Voice,
     own_threads: bool,
     binary: (BinaryKind, usize),
     pool: Pool<Box<Slot>>,
@@ -154,6 +157,11 @@ impl Instance {
                 }
             }
         }
+        if main.wants_executable_stack() {
+            let line = b"asks for an executable stack and does not get one";
+            journal::say(Severity::Info, &recipe.name, line);
+        }
+        let ephemeral = entry.ephemeral().unwrap_or(recipe.ephemeral);
         let image = main.freeze()?;
         if let Some(storage) = &storage {
             let same_binary = binaries.storage.is_none();
@@ -162,6 +170,7 @@ impl Instance {
                 entry.take_over(storage.shared().entry(), |at| image.is_code(at));
             }
         }
+        announce::started(recipe, &image, &entry, ephemeral);
         reached(Phase::Frozen);
 
         let concurrency = recipe.concurrency.max(1);
@@ -174,6 +183,8 @@ impl Instance {
             allowed_fetch: desk.allowed_fetch,
             limits,
             max_request_time: recipe.max_request_time,
+            ephemeral,
+            voice: recipe.voice,
             own_threads,
             binary: (BinaryKind::of(elf), elf.len()),
             pool: Pool::new(concurrency, recipe.max_waiting),
@@ -202,6 +213,11 @@ impl Instance {
 
     pub(crate) fn limits(&self) -> &MemoryLimits {
         &self.limits
+    }
+
+    /// Whether request VMs are reset after each request.
+    pub(crate) fn is_ephemeral(&self) -> bool {
+        self.ephemeral
     }
 
     pub(crate) fn max_request_time(&self) -> Duration {
@@ -296,6 +312,7 @@ impl Instance {
         let desk = Desk {
             regexes: self.regexes.fork(),
             allowed_fetch: Arc::clone(&self.allowed_fetch),
+            voice: self.voice,
             ..Desk::default()
         };
         let counters = self
@@ -387,8 +404,9 @@ pub(crate) fn run_main(
     founding: Option<&mut Founding>,
     storage: Option<&Storage>,
 ) -> Result<(EntryPoints, Desk), StartError> {
-    let mut entry = EntryPoints::default();
+    let mut entry = EntryPoints::deciding(recipe.control_ephemeral);
     let mut desk = Desk {
+        voice: recipe.voice,
         allowed_fetch: recipe.allowed_fetch.clone().into(),
         ..Desk::default()
     };
@@ -437,7 +455,7 @@ impl Retired {
             State::Ready => None,
             State::Poisoned => Some("it broke".to_owned()),
             State::Loaded | State::Served | State::Spent => {
-                match catch_unwind(AssertUnwindSafe(|| slot.reset())) {
+                match catch_unwind(AssertUnwindSafe(|| slot.renew(&instance))) {
                     Ok(Ok(())) => None,
                     Ok(Err(error)) => Some(error.to_string()),
                     Err(_reported_by_the_hook) => Some("a failure of the host".to_owned()),

@@ -1,5 +1,6 @@
 //! Programs: configuration, life cycle, pools of request VMs, hypercalls, registry.
 
+mod announce;
 mod body;
 pub mod chain;
 pub mod config;
@@ -9,6 +10,7 @@ pub mod figures;
 mod hypercalls;
 mod instance;
 pub mod journal;
+mod lasting;
 pub mod loader;
 pub mod outgoing;
 mod pool;
@@ -37,7 +39,7 @@ pub use body::BodyError;
 pub use exchange::{Cacheability, Exchange, FieldError, Say, Severity, Side};
 pub use instance::StartError;
 pub use program::{Phase, Program, ReserveError};
-pub use recipe::{Recipe, Source, Threads, Warming};
+pub use recipe::{Recipe, Source, Threads, Voice, Warming};
 pub use recorded::Recorded;
 pub use request_abi::Request;
 pub use reservation::Reservation;

@@ -49,6 +49,12 @@ pub struct Recipe {
     /// What a request VM keeps of its memory for the next request (`limit_workmem_after_req`).
     pub keep_memory: u64,
     pub executable_heap: bool,
+    /// Request VMs are reset after each request.
+    pub ephemeral: bool,
+    /// `main()` may decide about that.
+    pub control_ephemeral: bool,
+    /// What more than usual is said about the program.
+    pub voice: Voice,
     /// The program has a storage VM.
     pub storage: bool,
     /// Request VMs.
@@ -91,12 +97,28 @@ impl Recipe {
             max_request_memory: 64 << 20,
             keep_memory: u64::MAX,
             executable_heap: false,
+            ephemeral: true,
+            control_ephemeral: false,
+            voice: Voice::default(),
             storage: false,
             concurrency: 2,
             max_waiting: 1000,
             warmup: None,
         }
     }
+}
+
+/// What more than usual is said about a program.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Voice {
+    /// What it prints goes to standard output, too.
+    pub stdout: bool,
+    /// Its start, in detail.
+    pub start: bool,
+    /// Its system calls.
+    pub system_calls: bool,
+    /// Its mappings after the start.
+    pub mappings: bool,
 }
 
 /// Which thread a request VM runs on.

@@ -89,6 +89,14 @@ impl Reservation {
             .unwrap_or(Err(PullError::Over))
     }
 
+    /// Has the VM reset after this request, also that of a program that keeps its state
+    /// (`soft_reset`).
+    pub fn reset_afterwards(&mut self) {
+        if let Some(slot) = self.slot.as_deref_mut() {
+            slot.lasting.end();
+        }
+    }
+
     /// Runs code of ours on the slot; a panic in there poisons it.
     fn with_slot<R>(&mut self, work: impl FnOnce(&mut Slot) -> R) -> Option<R> {
         let slot = self.slot.as_deref_mut()?;

@@ -59,6 +59,7 @@ impl Slot {
 
         let begun = cpu_time();
         let first = self.deliver(instance, request, exchange);
+        self.lasting.served(first.is_ok());
         let answered = match first {
             Ok(()) => {
                 self.counters
@@ -135,12 +136,15 @@ impl Slot {
                     vm.call(function, &arguments, deadline, scene)
                 })?
             }
-            Way::Resume { request: place } => {
+            Way::Resume { request: frozen } => {
+                let waits = self.lasting.resume();
+                let place = waits.unwrap_or(frozen);
                 let (_, shown) = self.show(request, content, exchange)?;
                 let written = self.vm.memory_mut().write(place, bytes_of(&shown));
                 written.map_err(Fault::from)?;
-                self.run(instance, exchange, |vm, scene| {
-                    vm.resume_paused(deadline, scene)
+                self.run(instance, exchange, |vm, scene| match waits {
+                    Some(_) => vm.resume_waiting(deadline, scene),
+                    None => vm.resume_paused(deadline, scene),
                 })?
             }
         };

@@ -16,6 +16,7 @@ use sandbox::{Counters, HostError, Vm};
 use crate::body::{Body, BodyError};
 use crate::hypercalls::Desk;
 use crate::instance::Retired;
+use crate::lasting::Lasting;
 use crate::random::Random;
 use crate::request_abi::Layout;
 use crate::runner::{Orders, Runner};
@@ -31,6 +32,7 @@ pub(crate) struct Slot {
     pub(crate) outflow: Outflow,
     pub(crate) state: State,
     pub(crate) counters: Arc<SlotCounters>,
+    pub(crate) lasting: Lasting,
     /// What the VM's counters said when they were last added to ours.
     seen: Counters,
     runner: Option<Runner<Retired>>,
@@ -68,6 +70,7 @@ impl Slot {
             outflow: Outflow::default(),
             state: State::Ready,
             counters,
+            lasting: Lasting::default(),
             seen: Counters::default(),
             runner,
             number,
@@ -123,10 +126,12 @@ impl Slot {
             outflow,
             state,
             counters, // about the slot, not the request
-            seen,
+            lasting,
+            seen: _,   // what was counted of the VM
             runner: _, // a thread without state
             number: _, // constant
         } = self;
+        lasting.reset();
         desk.reset();
         layout.reset();
         *body = None;
@@ -139,10 +144,15 @@ impl Slot {
         counters.memory.set(if wiped.full { 0 } else { memory });
         counters.memory_highest.raise(memory);
         counters.reset_time.add_time(begun.elapsed());
-        let now = vm.counters();
-        let before = std::mem::replace(seen, now);
-        counters.vm(&now, &before);
+        self.count_vm();
         Ok(())
+    }
+
+    /// Adds what the VM has cost since the last time.
+    pub(crate) fn count_vm(&mut self) {
+        let now = self.vm.counters();
+        let before = std::mem::replace(&mut self.seen, now);
+        self.counters.vm(&now, &before);
     }
 }
 

@@ -10,7 +10,7 @@ use crate::config::{PathRule, ProgramConfig, Warmup};
 use crate::exchange::Severity;
 use crate::journal;
 use crate::loader::{self, Had, Kept, Loaded, Origin};
-use crate::recipe::{Recipe, Source, Warming};
+use crate::recipe::{Recipe, Source, Voice, Warming};
 use crate::update::Stored;
 
 /// What the guest calls the file that its state is kept in.
@@ -161,8 +161,20 @@ fn recipe(config: &ProgramConfig) -> Recipe {
         max_memory: settings.max_memory,
         address_space: settings.address_space,
         max_request_memory: settings.max_request_memory,
-        keep_memory: settings.limit_workmem_after_req,
+        keep_memory: if settings.ephemeral_keep_working_memory {
+            settings.limit_workmem_after_req
+        } else {
+            0
+        },
         executable_heap: settings.executable_heap,
+        ephemeral: settings.ephemeral,
+        control_ephemeral: settings.control_ephemeral,
+        voice: Voice {
+            stdout: settings.stdout,
+            start: settings.verbose,
+            system_calls: settings.verbose_syscalls,
+            mappings: settings.verbose_pagetables,
+        },
         storage: settings.storage,
         concurrency: usize::try_from(settings.concurrency).unwrap_or(1),
         max_waiting: usize::try_from(settings.max_queue_length).unwrap_or(usize::MAX),

@@ -19,7 +19,7 @@ use crate::storage::Storage;
 /// Room for one request's texts in the main VM, for the time of the warming.
 const AREA: u64 = 64 << 10;
 /// How long a program may take from its answer back to waiting.
-const BACK_TO_WAITING: Duration = Duration::from_secs(1);
+pub(crate) const BACK_TO_WAITING: Duration = Duration::from_secs(1);
 /// Fields that a warming request may set.
 const MAX_FIELDS: usize = 64;
 

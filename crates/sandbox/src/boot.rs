@@ -72,6 +72,7 @@ pub struct MainVm {
     host: Arc<Host>,
     request: RequestLimits,
     symbols: Symbols,
+    wants_executable_stack: bool,
 }
 
 impl MainVm {
@@ -117,6 +118,7 @@ impl MainVm {
             host: Arc::clone(host),
             request: config.request,
             symbols: Symbols::from_elf(file),
+            wants_executable_stack: program.executable_stack,
         })
     }
 
@@ -128,6 +130,11 @@ impl MainVm {
     /// The fault as text, with the function that it happened in where the program has symbols.
     pub fn describe(&self, fault: &Fault) -> String {
         fault.described_with(&self.symbols)
+    }
+
+    /// Whether the program's file asks for an executable stack. It does not get one.
+    pub fn wants_executable_stack(&self) -> bool {
+        self.wants_executable_stack
     }
 
     /// The program's registers.

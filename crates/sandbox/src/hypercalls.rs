@@ -34,4 +34,8 @@ pub trait Hypercalls {
     /// Takes what the program wrote to its standard output (1) or error (2). How much that may be
     /// is limited by the caller.
     fn output(&mut self, stream: u8, text: &[u8]);
+
+    /// Hears of a system call that was answered: its number, its arguments, the result. Nobody has to
+    /// listen.
+    fn system_call(&mut self, _number: u64, _arguments: [u64; 6], _result: i64) {}
 }

@@ -1,12 +1,13 @@
 //! An image: a program that has started, stands where it waits for requests, and never changes
 //! again. Request VMs are forked from it.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use crate::elf::Symbols;
 use crate::kvm::{Facts, Host, HostError};
 use crate::linux::{FsBase, Process};
-use crate::memory::Frozen;
+use crate::memory::{Frozen, Protection};
 use crate::vm::Vm;
 use crate::{Fault, GuestVirt, Regs};
 
@@ -54,6 +55,11 @@ impl Image {
     /// touched.
     pub fn span(&self) -> u64 {
         self.frozen.span()
+    }
+
+    /// What the program has mapped, in the order of addresses, with rights.
+    pub fn mappings(&self) -> impl Iterator<Item = (Range<u64>, Protection)> + '_ {
+        self.frozen.mappings()
     }
 
     /// What the host does where hosts differ.

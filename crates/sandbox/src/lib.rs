@@ -26,7 +26,7 @@ pub use hypercalls::{Action, Hypercalls, VmCall};
 pub use image::{Image, RequestLimits};
 pub use kvm::{Facts, Host, HostError};
 pub use kvm_bindings::kvm_regs as Regs;
-pub use linux::AllowedPath;
+pub use linux::{AllowedPath, system_call_name};
 pub use machine::{Counters, Exit};
 pub use memory::{
     AccessError, AccessKind, MapError, Memory, Piece, PieceMut, Place, Protection, Wiped,

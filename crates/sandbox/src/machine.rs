@@ -390,6 +390,9 @@ impl Machine {
         }
         match outcome {
             Outcome::Return(value) => {
+                let Regs { rdi, rsi, rdx, .. } = regs;
+                let arguments = [rdi, rsi, rdx, fourth, regs.r8, regs.r9];
+                calls.system_call(number, arguments, value);
                 self.regs.rax = value.cast_unsigned();
                 Ok(())
             }

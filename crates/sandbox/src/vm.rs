@@ -10,7 +10,7 @@ use crate::kvm::HostError;
 use crate::linux::Process;
 use crate::machine::{Counters, Exit, Machine, MemoryLimit, return_address};
 use crate::memory::{AccessError, AccessKind, Wiped};
-use crate::{Fault, Hypercalls, Memory, Regs};
+use crate::{Fault, Hypercalls, Memory, Regs, layout};
 
 /// A VM that serves one request at a time and is reset after each.
 #[derive(Debug)]
@@ -138,6 +138,21 @@ impl Vm {
     ) -> Result<Exit, Fault> {
         let regs = self.image.regs;
         self.enter(regs.rip, &regs);
+        self.machine.run(deadline, calls)
+    }
+
+    /// Continues a program that was not reset and waits again: the call in which it waits returns.
+    /// Clocks and random bytes are fresh, everything else is as the program left it.
+    pub fn resume_waiting(
+        &mut self,
+        deadline: Instant,
+        calls: &mut dyn Hypercalls,
+    ) -> Result<Exit, Fault> {
+        self.frame.prepare(self.machine.regs.rip, 0, 0, false);
+        let page = self.frame.page(&self.machine.regs);
+        self.machine
+            .memory
+            .write_system(GuestPhys::new(layout::FRAME), tinykvm_sys::bytes_of(&page));
         self.machine.run(deadline, calls)
     }
 

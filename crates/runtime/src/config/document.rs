@@ -131,8 +131,16 @@ pub fn define(
 ) -> Result<(ProgramConfig, Vec<Warning>), ConfigError> {
     let object = object_of(name, text)?;
     if !is_program(&object) {
+        let misspelt = object
+            .keys()
+            .filter(|key| find(keys::SETTINGS, key).is_none())
+            .find_map(|key| {
+                let places = DEFINING.iter().copied();
+                Some((cut(key).into(), nearest(key, places)?))
+            });
         return Err(ConfigError::NotDefined {
             program: cut(name).into(),
+            misspelt,
         });
     }
     let mut notes = Notes::default();
@@ -194,10 +202,11 @@ fn json(text: &str, origin: &str) -> Result<Value, ConfigError> {
     })
 }
 
+/// The keys of which a program has one at least.
+const DEFINING: [&str; 3] = ["group", "filename", "uri"];
+
 fn is_program(object: &Object) -> bool {
-    ["group", "filename", "uri"]
-        .iter()
-        .any(|key| object.contains_key(*key))
+    DEFINING.iter().any(|key| object.contains_key(*key))
 }
 
 fn check_name(name: &str, owner: impl FnOnce() -> Owner) -> Result<(), ConfigError> {

@@ -65,9 +65,14 @@ pub enum ConfigError {
     Unreachable { program: String },
     /// `configure()` of a name that no document defines, with JSON that defines no program.
     #[error(
-        "program {program:?} is not known: define it in a library, or give \"filename\" or \"uri\" here"
+        "program {program:?} is not known: define it in a library, or give \"filename\" or \"uri\" here{}",
+        .misspelt.as_ref().map(|(key, nearest)| format!("; there is {key:?}, did you mean {nearest:?}?")).unwrap_or_default()
     )]
-    NotDefined { program: String },
+    NotDefined {
+        program: String,
+        /// A key that is none, and the one that it resembles.
+        misspelt: Option<(String, &'static str)>,
+    },
     /// The VCL has a program of that name already.
     #[error("program {program:?} is defined twice: change it with configure() instead")]
     Duplicate { program: String },
@@ -110,6 +115,12 @@ pub enum Warning {
         got: u64,
         limit: u64,
     },
+    /// A `$NAME` in a text whose names are replaced, but not this one.
+    NotReplaced {
+        owner: Owner,
+        key: String,
+        name: String,
+    },
     /// A key that counts only where the program is defined.
     Fixed { owner: Owner, key: String },
     /// Warnings that are not listed, because there are so many.
@@ -147,6 +158,10 @@ impl fmt::Display for Warning {
                     "{owner}: setting {key:?}: {got} is more than possible, taken as {limit}"
                 )
             }
+            Self::NotReplaced { owner, key, name } => write!(
+                f,
+                "{owner}: setting {key:?}: \"${name}\" is taken as it stands; only $HOME and $PWD are replaced"
+            ),
             Self::Fixed { owner, key } => write!(
                 f,
                 "{owner}: setting {key:?} counts only where the program is defined, ignored here"

@@ -43,6 +43,23 @@ impl Expansion {
     }
 }
 
+/// The first name behind a `$` that stands for nothing here.
+pub(super) fn unknown_name(text: &str) -> Option<&str> {
+    let mut rest = text;
+    while let Some((_, behind)) = rest.split_once('$') {
+        let end = behind
+            .find(|c: char| !(c.is_ascii_alphanumeric() || c == '_'))
+            .unwrap_or(behind.len());
+        let (name, after) = behind.split_at(end);
+        let known = name.starts_with("HOME") || name.starts_with("PWD");
+        if !known && !name.is_empty() && !name.starts_with(|c: char| c.is_ascii_digit()) {
+            return Some(name);
+        }
+        rest = after;
+    }
+    None
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -63,6 +80,19 @@ mod tests {
             ("", ""),
         ] {
             assert_eq!(expansion.expand(text).as_deref(), Ok(expected));
+        }
+    }
+
+    #[test]
+    fn names_that_are_not_replaced_are_found() {
+        for (text, expected) in [
+            ("$FOO/x", Some("FOO")),
+            ("$HOME/$bin_dir-x", Some("bin_dir")),
+            ("$HOME$PWD", None),
+            ("costs 5$ or $5, $$", None),
+            ("", None),
+        ] {
+            assert_eq!(unknown_name(text), expected, "{text}");
         }
     }
 

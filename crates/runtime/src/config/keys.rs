@@ -11,6 +11,7 @@ use super::table::{Beyond, Key, Kind, Read, Status};
 /// 512 GiB, in MiB: what four levels of page tables and the layout can hold.
 const MOST_MEMORY: u64 = 512 * 1024;
 const TWO_MIB: u64 = 2 << 20;
+const NO_LARGE_PAGES: &str = "requests get pages of 4 KiB, which are copied one by one";
 
 const fn flag<T>(field: fn(&mut T) -> &mut bool) -> Kind<T> {
     Kind::Flag(field)
@@ -193,12 +194,13 @@ pub(super) const SETTINGS: &[Key<Settings>] = &[
         mib(0, |s| &mut s.shared_memory),
         "Memory at the end of the address space that all VMs of the program share.",
     )),
-    later(Key::new(
+    Key::new(
         "cold_start_file",
-        path(|s| &mut s.cold_start_file),
+        path(|s: &mut Settings| &mut s.cold_start_file),
         "File that keeps the started program, so that the next start is faster. `$HOME` \
          and `$PWD` are replaced.",
-    )),
+    )
+    .idle("programs start from their binaries"),
     Key::new(
         "concurrency",
         number(1, 255, |s| &mut s.concurrency),
@@ -209,52 +211,53 @@ pub(super) const SETTINGS: &[Key<Settings>] = &[
         flag(|s| &mut s.storage),
         "Keep one more VM, never reset, that holds the program's state.",
     )),
-    later(Key::new(
+    Key::new(
         "hugepages",
-        flag(|s| &mut s.hugepages),
+        flag(|s: &mut Settings| &mut s.hugepages),
         "Use reserved large pages for the program's memory.",
-    )),
-    later(
-        Key::new(
-            "hugepage_arena_size",
-            arena(|s| &mut s.hugepage_arena_size),
-            "How much of the program's memory is in large pages. Not 0 switches `hugepages` on.",
-        )
-        .then(|s| s.hugepages = s.hugepage_arena_size != 0),
-    ),
-    later(
-        Key::new(
-            "request_hugepage_arena_size",
-            arena(|s| &mut s.request_hugepage_arena_size),
-            "How much of a request's memory is in large pages.",
-        )
-        .alias(&["request_hugepages"]),
-    ),
-    later(Key::new(
+    )
+    .idle(NO_LARGE_PAGES),
+    Key::new(
+        "hugepage_arena_size",
+        arena(|s| &mut s.hugepage_arena_size),
+        "How much of the program's memory is in large pages. Not 0 switches `hugepages` on.",
+    )
+    .then(|s| s.hugepages = s.hugepage_arena_size != 0)
+    .idle(NO_LARGE_PAGES),
+    Key::new(
+        "request_hugepage_arena_size",
+        arena(|s| &mut s.request_hugepage_arena_size),
+        "How much of a request's memory is in large pages.",
+    )
+    .alias(&["request_hugepages"])
+    .idle(NO_LARGE_PAGES),
+    Key::new(
         "split_hugepages",
-        flag(|s| &mut s.split_hugepages),
+        flag(|s: &mut Settings| &mut s.split_hugepages),
         "Whether a request that changes a large page copies 4 KiB of it only.",
-    )),
+    )
+    .always("nothing is split because there are no large pages"),
     later(Key::new(
         "transparent_hugepages",
         flag(|s| &mut s.transparent_hugepages),
         "Ask the kernel for large pages where it has some.",
     )),
-    later(Key::new(
+    Key::new(
         "stdout",
         flag(|s| &mut s.stdout),
         "Print what the program prints to Varnish's standard output as well.",
-    )),
-    later(Key::new(
+    ),
+    Key::new(
         "smp",
         Kind::Number {
             from: 0,
             to: 16,
             beyond: Beyond::Clamped,
-            field: |s| &mut s.smp,
+            field: |s: &mut Settings| &mut s.smp,
         },
-        "How many virtual CPUs a VM may use for multiprocessing; more than 16 counts as 16.",
-    )),
+        "How many virtual CPUs a VM may use at the same time; more than 16 counts as 16.",
+    )
+    .idle("there is no multiprocessing"),
     later(Key::new(
         "allow_debug",
         flag(|s| &mut s.allow_debug),
@@ -265,34 +268,36 @@ pub(super) const SETTINGS: &[Key<Settings>] = &[
         flag(|s| &mut s.remote_debug_on_exception),
         "Wait for a debugger when the program fails.",
     )),
-    later(Key::new(
+    Key::new(
         "control_ephemeral",
         flag(|s| &mut s.control_ephemeral),
-        "Let the program decide whether its VMs are reset.",
-    )),
-    later(Key::new(
+        "Let `main()` decide by `sys_make_ephemeral()` whether VMs are reset.",
+    ),
+    Key::new(
         "ephemeral",
         flag(|s| &mut s.ephemeral),
-        "Reset the VM after every request.",
-    )),
-    later(
-        Key::new(
-            "ephemeral_keep_working_memory",
-            flag(|s: &mut Settings| &mut s.ephemeral_keep_working_memory),
-            "Reset by copying back, not by giving memory back. `true` switches `ephemeral` on.",
-        )
-        .then(|s| s.ephemeral |= s.ephemeral_keep_working_memory),
+        "Reset the VM after every request. With `false` each VM keeps its own state until a request \
+             fails in it.",
     ),
-    later(Key::new(
+    Key::new(
+        "ephemeral_keep_working_memory",
+        flag(|s: &mut Settings| &mut s.ephemeral_keep_working_memory),
+        "Reset by copying back what was written. With `false` a reset gives all memory back to the \
+             host, which is slower. `true` switches `ephemeral` on.",
+    )
+    .then(|s| s.ephemeral |= s.ephemeral_keep_working_memory),
+    Key::new(
         "mmap_backed_files",
-        flag(|s| &mut s.mmap_backed_files),
+        flag(|s: &mut Settings| &mut s.mmap_backed_files),
         "Let the program map large files without copying them.",
-    )),
-    later(Key::new(
+    )
+    .always("files are copied into the program's memory, whatever their size"),
+    Key::new(
         "relocate_fixed_mmap",
-        flag(|s| &mut s.relocate_fixed_mmap),
+        flag(|s: &mut Settings| &mut s.relocate_fixed_mmap),
         "Move mappings at fixed addresses that do not fit.",
-    )),
+    )
+    .always("a mapping at a fixed address is made there, anywhere below 128 TiB"),
     Key::new(
         "main_arguments",
         Kind::Texts {
@@ -348,31 +353,32 @@ pub(super) const SETTINGS: &[Key<Settings>] = &[
         },
         "The working directory that the program starts in. `$HOME` and `$PWD` are replaced.",
     ),
-    later(Key::new(
+    Key::new(
         "download",
         adding(shapes::DOWNLOADS, shapes::downloads),
-        "Files to fetch before the program starts.",
-    )),
-    later(Key::new(
+        "Files to fetch each time before the program is loaded from its configuration.",
+    ),
+    Key::new(
         "verbose",
         flag(|s| &mut s.verbose),
-        "Log more about start and requests.",
-    )),
-    later(Key::new(
+        "Log more when the program starts: sizes, addresses, entry points.",
+    ),
+    Key::new(
         "verbose_syscalls",
         flag(|s| &mut s.verbose_syscalls),
-        "Log the program's system calls.",
-    )),
-    later(Key::new(
+        "Log the program's system calls with their results.",
+    ),
+    Key::new(
         "verbose_pagetables",
         flag(|s| &mut s.verbose_pagetables),
-        "Log the program's page tables.",
-    )),
-    later(Key::new(
+        "Log which addresses are mapped, and how, when the program has started.",
+    ),
+    Key::new(
         "server",
         special(shapes::SERVER, shapes::server),
         "Let the program serve raw connections.",
-    )),
+    )
+    .idle("programs serve HTTP through Varnish only"),
     Key::new(
         "websocket_server",
         special(shapes::WEBSOCKET_SERVER, shapes::websocket_server),
@@ -438,7 +444,8 @@ pub(super) const DOWNLOAD: &[Key<Download>] = &[
     Key::new(
         "sha256",
         special(shapes::SHA256, shapes::download_sha256),
-        "Hash of the file. A matching file is not fetched again.",
+        "Hash of the file. A matching file is not fetched again; without a matching one the \
+         program does not start.",
     ),
     Key::new(
         "md5",

@@ -45,7 +45,8 @@ fn table<T: Default>(out: &mut String, heading: &str, keys: &[Key<T>]) {
         let effect = match key.status {
             Status::Works => "yes".to_owned(),
             Status::Later => "not yet".to_owned(),
-            Status::Never(why) => format!("none: {why}"),
+            Status::Always(how) => format!("always: {how}"),
+            Status::Idle(why) | Status::Never(why) => format!("none: {why}"),
         };
         // Writing to a String cannot fail.
         let _always_ok = writeln!(

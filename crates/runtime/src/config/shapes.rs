@@ -298,7 +298,7 @@ pub(super) fn uri(value: &Value, out: &mut ProgramConfig, at: &mut Reading<'_>) 
     Ok(())
 }
 
-fn address(value: &Value, at: &Reading<'_>) -> Result<String> {
+fn address(value: &Value, at: &mut Reading<'_>) -> Result<String> {
     if !value.is_string() {
         return Err(at.unfit(ADDRESS, value));
     }

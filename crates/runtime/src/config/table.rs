@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde_json::{Map, Value};
 
 use super::error::{ConfigError, Owner, Warning, cut};
-use super::expand::Expansion;
+use super::expand::{Expansion, unknown_name};
 use super::nearest::nearest;
 use super::settings::UNLIMITED;
 
@@ -79,7 +79,11 @@ pub(super) enum Status {
     Works,
     /// Nothing in this version.
     Later,
-    /// Nothing, for this reason.
+    /// Nothing, for this reason; a value that is not the default is worth a warning.
+    Idle(&'static str),
+    /// Nothing that a program could notice: it is always like this.
+    Always(&'static str),
+    /// Nothing, for this reason, whatever the value is.
     Never(&'static str),
 }
 
@@ -102,6 +106,20 @@ impl<T> Key<T> {
     pub(super) const fn never(self, why: &'static str) -> Self {
         Self {
             status: Status::Never(why),
+            ..self
+        }
+    }
+
+    pub(super) const fn idle(self, why: &'static str) -> Self {
+        Self {
+            status: Status::Idle(why),
+            ..self
+        }
+    }
+
+    pub(super) const fn always(self, how: &'static str) -> Self {
+        Self {
+            status: Status::Always(how),
             ..self
         }
     }
@@ -172,13 +190,20 @@ impl<'a> Reading<'a> {
         self.within(name, |reading| {
             reading.value(key, value, target)?;
             match key.status {
-                Status::Works => {}
-                Status::Later => {
+                Status::Works | Status::Always(_) => {}
+                Status::Later | Status::Idle(_) => {
                     let mut probe = T::default();
                     reading.value(key, value, &mut probe)?;
                     if probe != T::default() {
-                        let (owner, key) = (reading.owner.clone(), reading.place.clone());
-                        reading.notes.add(Warning::NoEffectYet { owner, key });
+                        let (owner, place) = (reading.owner.clone(), reading.place.clone());
+                        reading.notes.add(match key.status {
+                            Status::Idle(why) => Warning::NoEffect {
+                                owner,
+                                key: place,
+                                why,
+                            },
+                            _ => Warning::NoEffectYet { owner, key: place },
+                        });
                     }
                 }
                 Status::Never(why) => {
@@ -266,7 +291,7 @@ impl<'a> Reading<'a> {
     }
 
     /// A string that can be handed to a C interface.
-    pub(super) fn text(&self, value: &Value, expanded: bool) -> Result<String, ConfigError> {
+    pub(super) fn text(&mut self, value: &Value, expanded: bool) -> Result<String, ConfigError> {
         let Value::String(text) = value else {
             return Err(self.unfit("a string", value));
         };
@@ -276,12 +301,18 @@ impl<'a> Reading<'a> {
         if !expanded {
             return Ok(text.clone());
         }
-        self.expansion.expand(text).map_err(|name| {
+        let expanded = self.expansion.expand(text).map_err(|name| {
             self.unfit(
                 format!("a string without {name}, which has no value here"),
                 value,
             )
-        })
+        })?;
+        if let Some(name) = unknown_name(text) {
+            let (owner, key) = (self.owner.clone(), self.place.clone());
+            let name = cut(name).to_owned();
+            self.notes.add(Warning::NotReplaced { owner, key, name });
+        }
+        Ok(expanded)
     }
 
     pub(super) fn texts(

@@ -84,7 +84,8 @@ impl Scene<'_> {
             Stage::Boot { .. }
             | Stage::Warming { .. }
             | Stage::Streaming(_)
-            | Stage::Storage { .. } => Outgoing::without_home(),
+            | Stage::Storage { .. }
+            | Stage::Between { .. } => Outgoing::without_home(),
         }
     }
 }

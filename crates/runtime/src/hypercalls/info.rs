@@ -14,18 +14,6 @@ pub(super) fn is_debug(_scene: &mut Scene<'_>, _vm: &mut VmCall<'_>) -> Result<R
     Ok(Reply::Value(0))
 }
 
-/// Programs are ephemeral; without `control_ephemeral` a program may not change that.
-pub(super) fn make_ephemeral(scene: &mut Scene<'_>, _vm: &mut VmCall<'_>) -> Result<Reply, Fault> {
-    match scene.stage {
-        Stage::Boot { .. } => Ok(Reply::MINUS_ONE),
-        Stage::Request(_) | Stage::Warming { .. } | Stage::Streaming(_) | Stage::Storage { .. } => {
-            Err(Fault::Misuse(
-                "sys_make_ephemeral was called during a request".to_owned(),
-            ))
-        }
-    }
-}
-
 /// There is no shared memory: an empty area, where upstream's allocator finds no room.
 pub(super) fn shared_memory(_scene: &mut Scene<'_>, vm: &mut VmCall<'_>) -> Result<Reply, Fault> {
     vm.regs.rdx = u64::MAX;
@@ -33,11 +21,17 @@ pub(super) fn shared_memory(_scene: &mut Scene<'_>, vm: &mut VmCall<'_>) -> Resu
 }
 
 pub(super) fn meminfo(scene: &mut Scene<'_>, vm: &mut VmCall<'_>) -> Result<Reply, Fault> {
+    let used = match scene.stage {
+        Stage::Request(_) | Stage::Streaming(_) | Stage::Between { .. } | Stage::Storage { .. } => {
+            vm.memory.dirty_bytes()
+        }
+        Stage::Boot { .. } | Stage::Warming { .. } => 0,
+    };
     let info = abi::tinykvm_meminfo {
         max_memory: scene.limits.max_memory,
         max_request_memory: scene.limits.max_request_memory,
         request_memory_upper: scene.limits.max_request_memory,
-        request_memory_current: 0,
+        request_memory_current: used,
     };
     vm.memory
         .write(GuestVirt::new(vm.regs.rdi), bytes_of(&info))?;

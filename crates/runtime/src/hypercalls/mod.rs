@@ -28,6 +28,7 @@ pub(crate) use storage::Said;
 use crate::exchange::{Exchange, Say, Severity};
 use crate::journal;
 use crate::outgoing::FetchRule;
+use crate::recipe::Voice;
 use crate::storage::{Founding, Shared, Storage};
 
 /// What a hypercall came to, if it did not end in a fault.
@@ -89,6 +90,11 @@ pub(crate) enum Stage<'a> {
     },
     /// A part of the response body is wanted. The transaction is not ours any more.
     Streaming(&'a mut Say<'a>),
+    /// A program that is not reset goes on from its answer to where it waits.
+    Between {
+        program: &'a str,
+        entry: &'a mut EntryPoints,
+    },
 }
 
 /// What `get_meminfo` tells a program. Bytes.
@@ -109,6 +115,8 @@ pub(crate) struct Desk {
     pub(crate) scratch: Vec<u8>,
     /// What the program may fetch. A setting, not a state.
     pub(crate) allowed_fetch: Arc<[FetchRule]>,
+    /// The program's settings; constant.
+    pub(crate) voice: Voice,
 }
 
 /// Scratch space that a slot keeps from one request to the next.
@@ -131,8 +139,26 @@ impl Desk {
             answer,
             scratch,
             allowed_fetch: _, // constant
+            voice: _,         // constant
         } = self;
         regexes.reset();
+        log.reset();
+        answer.reset();
+        scratch.clear();
+        scratch.shrink_to(KEEP);
+    }
+
+    /// Makes room for the next request's answer in a VM that is not reset: what the program has made
+    /// is still there.
+    pub(crate) fn next_request(&mut self) {
+        let Self {
+            regexes: _, // the program's
+            log,
+            answer,
+            scratch,
+            allowed_fetch: _, // constant
+            voice: _,         // constant
+        } = self;
         log.reset();
         answer.reset();
         scratch.clear();
@@ -145,9 +171,9 @@ impl Scene<'_> {
     fn exchange(&mut self, call: &str) -> Result<&mut dyn Exchange, Fault> {
         match &mut self.stage {
             Stage::Request(exchange) | Stage::Warming { exchange, .. } => Ok(&mut **exchange),
-            Stage::Boot { .. } | Stage::Storage { .. } => Err(Fault::Misuse(format!(
-                "{call} was called outside of a request"
-            ))),
+            Stage::Boot { .. } | Stage::Storage { .. } | Stage::Between { .. } => Err(
+                Fault::Misuse(format!("{call} was called outside of a request")),
+            ),
             Stage::Streaming(_) => Err(Fault::Misuse(format!(
                 "{call} was called while the response body is sent"
             ))),
@@ -164,11 +190,16 @@ impl Scene<'_> {
         let Some(line) = self.desk.log.grant(line) else {
             return;
         };
+        if self.desk.voice.stdout {
+            journal::print(line);
+        }
         match &mut self.stage {
             Stage::Request(exchange) | Stage::Warming { exchange, .. } => {
                 exchange.log(severity, line);
             }
-            Stage::Boot { program, .. } => journal::say(severity, program, line),
+            Stage::Boot { program, .. } | Stage::Between { program, .. } => {
+                journal::say(severity, program, line);
+            }
             Stage::Storage { shared, .. } => {
                 journal::say(severity, shared.program(), line);
             }
@@ -243,6 +274,16 @@ impl Hypercalls for Scene<'_> {
     fn output(&mut self, _stream: u8, text: &[u8]) {
         self.say_lines(text);
     }
+
+    fn system_call(&mut self, number: u64, arguments: [u64; 6], result: i64) {
+        if self.desk.voice.system_calls {
+            let name = sandbox::system_call_name(number).unwrap_or("unknown");
+            let [a, b, c, d, e, f] = arguments;
+            let line =
+                format!("{name}({a:#x}, {b:#x}, {c:#x}, {d:#x}, {e:#x}, {f:#x}) = {result:#x}");
+            self.say(line.as_bytes());
+        }
+    }
 }
 
 /// -ENOSYS as RAX carries it.
@@ -285,7 +326,7 @@ table! {
     TINYKVM_CALL_SET_BACKEND "set backend" By(info::nothing);
     TINYKVM_CALL_SOCKETS_WRITE "sys_sockets_write" Later(NOT_IMPLEMENTED);
     TINYKVM_CALL_SHARED_MEMORY "shared_memory_area" By(info::shared_memory);
-    TINYKVM_CALL_MAKE_EPHEMERAL "sys_make_ephemeral" By(info::make_ephemeral);
+    TINYKVM_CALL_MAKE_EPHEMERAL "sys_make_ephemeral" By(register::make_ephemeral);
     TINYKVM_CALL_IS_STORAGE "sys_is_storage" By(storage::is_storage);
     TINYKVM_CALL_STORAGE_ALLOW "sys_storage_allow" By(storage::allow);
     TINYKVM_CALL_STORAGE_CALLV "storage_callv" By(storage::callv);

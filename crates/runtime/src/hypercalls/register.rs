@@ -36,9 +36,25 @@ pub(crate) enum Waiting {
 pub(crate) struct EntryPoints {
     functions: [Option<GuestVirt>; CALLBACKS],
     waiting: Option<Waiting>,
+    /// Whether the program may decide about resets, and what it decided.
+    may_decide: bool,
+    ephemeral: Option<bool>,
 }
 
 impl EntryPoints {
+    /// For a program that may decide whether its VMs are reset.
+    pub(crate) fn deciding(may_decide: bool) -> Self {
+        Self {
+            may_decide,
+            ..Self::default()
+        }
+    }
+
+    /// What the program decided.
+    pub(crate) fn ephemeral(&self) -> Option<bool> {
+        self.ephemeral
+    }
+
     pub(crate) fn get(&self, entry: Entry) -> Option<GuestVirt> {
         self.functions.get(entry as usize).copied().flatten()
     }
@@ -106,7 +122,7 @@ pub(super) fn wait(scene: &mut Scene<'_>, _vm: &mut VmCall<'_>) -> Result<Reply,
 pub(super) fn wait_paused(scene: &mut Scene<'_>, vm: &mut VmCall<'_>) -> Result<Reply, Fault> {
     let request = GuestVirt::new(vm.regs.rdi);
     let entry = match &mut scene.stage {
-        Stage::Warming { entry, .. } => entry,
+        Stage::Warming { entry, .. } | Stage::Between { entry, .. } => entry,
         _ => booting(scene, "wait_for_requests_paused")?,
     };
     // Said now, in the start-up log, rather than as a fault in every request.
@@ -116,10 +132,20 @@ pub(super) fn wait_paused(scene: &mut Scene<'_>, vm: &mut VmCall<'_>) -> Result<
     Ok(Reply::Stop)
 }
 
+pub(super) fn make_ephemeral(scene: &mut Scene<'_>, vm: &mut VmCall<'_>) -> Result<Reply, Fault> {
+    let entry = booting(scene, "sys_make_ephemeral")?;
+    if !entry.may_decide {
+        return Ok(Reply::MINUS_ONE);
+    }
+    // A C bool: its lowest byte.
+    entry.ephemeral = Some(vm.regs.rdi & 0xff != 0);
+    Ok(Reply::Value(0))
+}
+
 fn booting<'s>(scene: &'s mut Scene<'_>, call: &str) -> Result<&'s mut EntryPoints, Fault> {
     match &mut scene.stage {
         Stage::Boot { entry, .. } => Ok(entry),
-        Stage::Request(_) | Stage::Warming { .. } | Stage::Streaming(_) => {
+        Stage::Request(_) | Stage::Warming { .. } | Stage::Streaming(_) | Stage::Between { .. } => {
             Err(Fault::Misuse(format!("{call} was called during a request")))
         }
         Stage::Storage { .. } => Err(Fault::Misuse(format!(

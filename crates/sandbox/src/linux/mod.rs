@@ -150,6 +150,11 @@ fn deadlock<T>(what: &str) -> Result<T, Stop> {
     Err(Fault::Misuse(format!("the program waits forever: {what}")).into())
 }
 
+/// What a system call is called, as `openat`; nothing for unknown ones.
+pub fn system_call_name(number: u64) -> Option<&'static str> {
+    Some(table::find(number)?.name.trim_start_matches("SYS_"))
+}
+
 /// Answers one system call.
 pub(crate) fn dispatch(call: &mut Call<'_>, number: u64) -> Outcome {
     let answer = match table::find(number) {

@@ -208,6 +208,11 @@ impl Frozen {
         u64::from(pages) * PAGE_SIZE
     }
 
+    /// What is mapped where, in the order of addresses.
+    pub(crate) fn mappings(&self) -> impl Iterator<Item = (Range<u64>, Protection)> + '_ {
+        self.space.areas.within(0..u64::MAX)
+    }
+
     /// Whether user mode may fetch instructions at `at`.
     pub(crate) fn is_executable(&self, at: GuestVirt) -> bool {
         paging::is_executable(&self.source, at)

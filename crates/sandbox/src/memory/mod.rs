@@ -275,7 +275,7 @@ impl Memory {
     }
 
     /// Bytes of pages written since the fork or the last reset; may be called while the VM runs.
-    pub(crate) fn dirty_bytes(&self) -> u64 {
+    pub fn dirty_bytes(&self) -> u64 {
         let mut pages: u64 = 0;
         paging::visit_dirty(&self.backing, paging::Bits::Keep, &mut |_| pages += 1);
         pages * PAGE_SIZE

@@ -123,6 +123,10 @@ fn configure_defines_a_program_that_is_not_known_with_the_groups_of_libraries() 
         error.to_string(),
         "program \"p\" is not known: define it in a library, or give \"filename\" or \"uri\" here"
     );
+    let error = define("p", r#"{"smp": 4, "filname": "/f"}"#, &groups, &expansion()).unwrap_err();
+    let text = error.to_string();
+    let hint = r#"here; there is "filname", did you mean "filename"?"#;
+    assert!(text.ends_with(hint), "{text}");
 }
 
 #[test]
@@ -247,16 +251,28 @@ fn warnings_are_bounded_however_many_there_are() {
 }
 
 #[test]
-fn settings_that_change_nothing_yet_say_so_unless_they_are_at_their_default() {
+fn settings_that_change_nothing_say_so_unless_they_are_at_their_default() {
     let (_, warnings) = one(
-        r#"{"p": {"filename": "/p", "storage": true, "hugepages": false, "ephemeral": true,
+        r#"{"p": {"filename": "/p", "smp": 4, "hugepages": false, "mmap_backed_files": false,
             "md5": "0123456789abcdef0123456789ABCDEF"}}"#,
     );
     assert_eq!(
         texts(&warnings),
         [
             r#"program "p": setting "md5" has no effect: use sha256"#,
-            r#"program "p": setting "storage" has no effect yet"#,
+            r#"program "p": setting "smp" has no effect: there is no multiprocessing"#,
+        ]
+    );
+}
+
+#[test]
+fn a_name_that_is_not_replaced_is_worth_a_warning() {
+    let (config, warnings) = one(r#"{"p": {"filename": "$HOME/p", "environment": ["A=$B"]}}"#);
+    assert_eq!(config.settings.environment, ["A=$B"]);
+    assert_eq!(
+        texts(&warnings),
+        [
+            r#"program "p": setting "environment[0]": "$B" is taken as it stands; only $HOME and $PWD are replaced"#
         ]
     );
 }

@@ -1,0 +1,142 @@
+//! Request VMs that keep their state from one request to the next: those of programs that are not
+//! ephemeral.
+//!
+//! ```text
+//! used --no failure, no soft reset--> a paused program runs on to where it waits --> Ready
+//!     \\--otherwise--> reset --> Ready
+//! ```
+//!
+//! Guards: what the host keeps for a request is gone before the next one, whoever's state the VM
+//! keeps; a VM in which anything failed is reset.
+
+use std::time::Instant;
+
+use sandbox::{Exit, GuestVirt, HostError};
+
+use crate::exchange::Severity;
+use crate::hypercalls::{EntryPoints, Scene, Stage, Waiting};
+use crate::instance::Instance;
+use crate::journal;
+use crate::slot::{Slot, State};
+use crate::warming::BACK_TO_WAITING;
+
+/// Whether a slot's VM can go on without a reset, and from where.
+#[derive(Debug, Default)]
+pub(crate) struct Lasting {
+    /// Where a paused program waits for its next request; none: as the image does.
+    waits: Option<GuestVirt>,
+    /// The program was made to go on from where it waits.
+    resumed: bool,
+    /// The request was answered without any failure.
+    unharmed: bool,
+    /// The request asks for a reset.
+    ended: bool,
+}
+
+impl Lasting {
+    /// The program goes on: the place of its request, if that is not the image's.
+    pub(crate) fn resume(&mut self) -> Option<GuestVirt> {
+        self.resumed = true;
+        self.waits.take()
+    }
+
+    pub(crate) fn served(&mut self, without_failure: bool) {
+        self.unharmed = without_failure;
+    }
+
+    /// This state is not for another request.
+    pub(crate) fn end(&mut self) {
+        self.ended = true;
+    }
+
+    pub(crate) fn reset(&mut self) {
+        let Self {
+            waits,
+            resumed,
+            unharmed,
+            ended,
+        } = self;
+        *waits = None;
+        *resumed = false;
+        *unharmed = false;
+        *ended = false;
+    }
+}
+
+impl Slot {
+    /// Makes a slot that was used ready for its next request.
+    pub(crate) fn renew(&mut self, instance: &Instance) -> Result<(), HostError> {
+        if !instance.is_ephemeral() && self.keep(instance) {
+            return Ok(());
+        }
+        self.reset()
+    }
+
+    /// Keeps the VM's state and forgets the request. False: the VM has to be reset.
+    fn keep(&mut self, instance: &Instance) -> bool {
+        let served = match self.state {
+            State::Ready | State::Loaded => false,
+            State::Served => true,
+            State::Spent | State::Poisoned => return false,
+        };
+        let lasting = &self.lasting;
+        // A callback has used the registers that a paused program needs to go on.
+        let called = lasting.resumed && self.desk.answer.producer().is_some();
+        let lost = served && (lasting.waits.is_some() || called);
+        if lasting.ended || lost || (served && !lasting.unharmed) {
+            return false;
+        }
+        if let Some(body) = self.body.take()
+            && body.release(&mut self.vm).is_err()
+        {
+            return false;
+        }
+        self.forget_request();
+        if self.lasting.resumed && !self.go_back_to_waiting(instance) {
+            return false;
+        }
+        self.lasting.resumed = false;
+        self.lasting.unharmed = false;
+        self.state = State::Ready;
+        self.count_vm();
+        true
+    }
+
+    /// Empties what the host keeps for one request.
+    fn forget_request(&mut self) {
+        self.vm.begin_next_call();
+        self.desk.next_request();
+        self.layout.reset();
+        self.outflow.reset();
+    }
+
+    /// Runs a paused program from its answer to where it waits.
+    fn go_back_to_waiting(&mut self, instance: &Instance) -> bool {
+        let mut entry = EntryPoints::default();
+        let mut scene = Scene {
+            stage: Stage::Between {
+                program: instance.name(),
+                entry: &mut entry,
+            },
+            desk: &mut self.desk,
+            limits: instance.limits(),
+            storage: instance.storage(),
+        };
+        let deadline = Instant::now() + BACK_TO_WAITING;
+        let result = self.vm.continue_from_stop(deadline, &mut scene);
+        let why = match (result, entry.waiting()) {
+            (Ok(Exit::Stopped(_)), Some(Waiting::Paused { request })) => {
+                self.lasting.waits = Some(request);
+                self.forget_request();
+                return true;
+            }
+            (Ok(_), _) => "it did not come to waiting for requests".to_owned(),
+            (Err(fault), _) => self.vm.image().describe(&fault),
+        };
+        let line = format!(
+            "is reset: within {BACK_TO_WAITING:?} of its answer it has to wait for the next request, but: {why}"
+        );
+        journal::say(Severity::Error, instance.name(), line.as_bytes());
+        false
+    }
+}
