@@ -29,6 +29,8 @@ pub(crate) struct Order<'a> {
     pub(crate) url: &'a [u8],
     pub(crate) argument: &'a [u8],
     pub(crate) threshold: i64,
+    /// The VM of the last program is reset afterwards, whatever its configuration says.
+    pub(crate) soft_reset: bool,
 }
 
 /// Why there is no answer.
@@ -105,10 +107,17 @@ pub(crate) fn run(ctx: Context<'_>, state: &State, order: &Order<'_>) -> Result<
     if let Some(how) = messages.cacheability {
         ttl::apply(ctx, how);
     }
-    result.map_err(|error| {
+    let mut outcome = result.map_err(|error| {
         complain(ctx, order, &error.to_string());
         NoAnswer::Failed
-    })
+    })?;
+    if let Some(vm) = &mut outcome.reservation
+        && order.soft_reset
+        && !outcome.broken
+    {
+        vm.reset_afterwards();
+    }
+    Ok(outcome)
 }
 
 /// A line about an answer that VCL does not get.

@@ -33,7 +33,7 @@ unsafe extern "C" fn vmod_synth(
     program: Text,
     url: Text,
     arg: Text,
-    _soft_reset: i64,
+    soft_reset: i64,
 ) -> i64 {
     let body = |ctx: Context<'_>, state: &State| {
         let order = Order {
@@ -45,6 +45,7 @@ unsafe extern "C" fn vmod_synth(
             // SAFETY: a STRING argument.
             argument: unsafe { string(arg) },
             threshold: runtime::chain::Link::NEVER,
+            soft_reset: soft_reset != 0,
         };
         if !matches!(ctx.place(), Place::Synth | Place::BackendError) {
             ctx.fail("tinykvm.synth(): only in vcl_synth and vcl_backend_error");

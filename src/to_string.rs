@@ -28,7 +28,7 @@ unsafe extern "C" fn vmod_to_string(
     arg: Text,
     on_error: Text,
     threshold: i64,
-    _soft_reset: i64,
+    soft_reset: i64,
 ) -> Text {
     let body = |ctx: Context<'_>, state: &State| {
         let order = Order {
@@ -40,6 +40,7 @@ unsafe extern "C" fn vmod_to_string(
             // SAFETY: a STRING argument.
             argument: unsafe { string(arg) },
             threshold,
+            soft_reset: soft_reset != 0,
         };
         match immediate::run(ctx, state, &order) {
             Err(NoAnswer::Misuse) => std::ptr::null(),
