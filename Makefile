@@ -1,12 +1,13 @@
 # The commands of the project. Each installs what it needs first (scripts/setup.sh: nothing to do
 # takes a moment), so that a fresh Debian 12 machine with a Rust toolchain needs no other step.
-.PHONY: help setup build demo test test-all test-hw check bench clean
+.PHONY: help setup build man install uninstall demo test test-all test-hw check bench clean
 
 help:
 	@echo 'make demo      build, start varnishd with an example guest, ask it over HTTP'
 	@echo 'make test      all tests, on this machine'"'"'s /dev/kvm'
 	@echo 'make test-hw   the KVM and .vtc tests in a QEMU machine with AMD SVM'
-	@echo 'make build     target/release/libvmod_tinykvm.so'
+	@echo 'make build     target/release/libvmod_tinykvm.so, and its manual page'
+	@echo 'make install   module, manual page, header and examples (DESTDIR, PREFIX, VMODDIR); make uninstall'
 	@echo '               VARNISH=7.7 (or 9.0: Vinyl Cache): make build and make test for that version,'
 	@echo '               in a Debian of its own under target/roots; make test-all: for all of them'
 	@echo 'make check     format, lints, licences'
@@ -20,7 +21,14 @@ setup:
 with := $(if $(VARNISH),scripts/with-varnish.sh $(VARNISH))
 
 build: setup
-	@$(with) cargo build --release
+	@$(with) scripts/build.sh
+
+# The manual page comes with the module.
+man: build
+
+# Not built here: installing is done by root, who may have no Rust toolchain.
+install uninstall:
+	@scripts/install.sh $@
 
 demo:
 	@scripts/demo.sh

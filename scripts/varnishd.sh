@@ -57,10 +57,17 @@ start_varnishd() {
   install -m 755 "$target"/release/libvmod_tinykvm.so "$work/"
   mkdir -p "$work/varnish"
   if ! output=$(varnishd "${jail[@]}" -n "$work/varnish" -P "$work/varnishd.pid" -a 127.0.0.1:0 \
-      -p vmod_path="$work" -f "$vcl" "$@" 2>&1); then
+      -p vmod_path="$work" -b none "$@" 2>&1); then
     printf '%s\n' 'varnishd does not start:' "$output" >&2
     exit 1
   fi
+  # Loaded into a running varnishd: of a VCL that fails at its start it tells no more than
+  # "CLI result = 300".
+  if ! output=$(varnishadm -t 60 -n "$work/varnish" vcl.load main "$vcl" 2>&1); then
+    printf '%s\n' "$vcl is refused:" "$output" >&2
+    exit 1
+  fi
+  varnishadm -t 60 -n "$work/varnish" vcl.use main >/dev/null
   address=$(varnishadm -t 60 -n "$work/varnish" debug.listen_address | awk '$1 == "a0" { print $2 ":" $3; exit }')
   if [ -z "$address" ]; then
     printf '%s\n' 'varnishd started, but its child does not listen:' "$output" >&2
