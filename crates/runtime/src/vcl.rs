@@ -1,7 +1,7 @@
 //! The programs that one VCL sees, by name: what it defines, what it starts, what it asks about.
 //!
 //! ```text
-//! library, configure --> definitions --first use, start, warm--> program of the registry
+//! library, configure --> definitions --warm, start, first use--> program of the registry
 //!                                    <------- cool, drop --------
 //! ```
 //!
@@ -165,11 +165,14 @@ impl Vcl {
         Ok(())
     }
 
-    /// The VCL is going to be used: starts the programs that want to be started with it.
+    /// The VCL is going to be used: starts the programs that want to be started with it, and holds
+    /// all others, loaded or not. So whichever VCL loads a program first, it outlives that VCL as
+    /// long as another one that defines it is warm.
     pub fn warm(&self) {
         for entry in self.table.write().entries.values_mut() {
+            let program = entry.obtain();
             if entry.config.start {
-                entry.obtain().start();
+                program.start();
             }
         }
     }

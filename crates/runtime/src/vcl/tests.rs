@@ -114,6 +114,20 @@ fn a_program_ends_with_the_last_vcl_that_is_warm() {
 }
 
 #[test]
+fn a_vcl_that_has_not_used_a_program_yet_keeps_it_for_the_one_that_goes() {
+    let text = r#"{"stays": {"filename": "/stays"}}"#;
+    let (old, new) = (vcl(text), vcl(text));
+    old.warm();
+    new.warm();
+    let program = old.program(b"stays").unwrap();
+    drop(old);
+    let program = Arc::downgrade(&program);
+    let kept = new.program(b"stays").unwrap();
+    assert!(Arc::ptr_eq(&program.upgrade().unwrap(), &kept));
+    assert_eq!(kept.phase(), Phase::Unloaded);
+}
+
+#[test]
 fn main_arguments_of_a_program_that_is_not_loaded_count_at_once() {
     let vcl = vcl(r#"{"args": {"filename": "/args", "main_arguments": ["old"]}}"#);
     let before = vcl.program(b"args").unwrap();
