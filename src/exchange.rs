@@ -4,9 +4,9 @@
 //! error instead, and the task goes on. The field that tells how many self-requests have led here is
 //! not seen, set or taken away by guests.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Instant};
 
-use runtime::outgoing::{Outgoing, SelfRequests, depth, depth_field, is_depth_field};
+use runtime::outgoing::{Cause, Outgoing, SelfRequests, depth_field, is_depth_field};
 use runtime::{Cacheability, Exchange, FieldError, Severity, Side};
 
 use crate::{
@@ -64,6 +64,13 @@ impl<'a> Messages<'a> {
     pub(crate) fn is_available(&self, side: Side) -> bool {
         // SAFETY: a valid context of a task.
         unsafe { ffi::tk_http_available(self.ctx.raw(), number(side)) != 0 }
+    }
+
+    fn cause(&self) -> Cause {
+        match self.value(Side::Request, depth_field()) {
+            Some(value) => Cause::parse(value),
+            None => Cause::default(),
+        }
     }
 
     pub(crate) fn request_method(&self) -> &'a [u8] {
@@ -216,10 +223,13 @@ impl Exchange for Messages<'_> {
         }
     }
 
+    fn deadline(&self) -> Option<Instant> {
+        self.cause().deadline
+    }
+
     fn outgoing(&self) -> Outgoing {
-        let value = self.value(Side::Request, depth_field());
         let home = self.home.clone().unwrap_or_default();
-        Outgoing::new(home, depth(value.unwrap_or_default()))
+        Outgoing::new(home, self.cause().depth)
     }
 
     fn log(&mut self, severity: Severity, line: &[u8]) {

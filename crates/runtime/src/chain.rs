@@ -232,7 +232,7 @@ fn first<E>(
         Some(reservation) => reservation,
         None => {
             exchange.before_waiting();
-            program.reserve()?
+            program.reserve_before(exchange.deadline())?
         }
     };
     reservation.begin(request);
@@ -264,7 +264,7 @@ fn next<E>(
                 .detach_by(&mut |reservation, rest| reservation.pull_and_say(rest, &mut say))
                 .map_err(lost)?;
             exchange.before_waiting();
-            program.reserve()?
+            program.reserve_before(exchange.deadline())?
         }
     };
     reservation.begin(request);
@@ -294,6 +294,9 @@ impl Outcome {
     fn of_fetch(path: &[u8], headers: &[Box<[u8]>], exchange: &mut dyn Exchange) -> Self {
         let headers: Vec<&[u8]> = headers.iter().map(|field| &**field).collect();
         let deadline = Instant::now() + FETCH_TIME;
+        let deadline = exchange
+            .deadline()
+            .map_or(deadline, |one| one.min(deadline));
         let mut response = Response::failed();
         let mut held = Vec::new();
         match exchange.outgoing().self_request(path, &headers, deadline) {

@@ -4,7 +4,7 @@
 //! Texts that reach an implementation are checked before (`fields.rs`): an implementation never
 //! sees a field with a line break or another control character in it.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::outgoing::Outgoing;
 
@@ -74,6 +74,10 @@ pub trait Exchange: Send {
     fn unset(&mut self, side: Side, name: &[u8]) -> u32;
     /// `false` when the transaction has no object to be cached.
     fn set_cacheable(&mut self, how: Cacheability) -> bool;
+    /// When whoever causes this request stops waiting for it, if that is known.
+    fn deadline(&self) -> Option<Instant> {
+        None
+    }
     /// Where requests go that this one causes.
     fn outgoing(&self) -> Outgoing {
         Outgoing::default()

@@ -67,6 +67,10 @@ pub enum ReserveError {
     )]
     TimedOut { program: String, waited: Duration },
     #[error(
+        "program {program}: no request VM became free within {waited:.1?}, longer than the program waits that asked for this; a program that asks for itself needs more concurrency"
+    )]
+    CallerLeft { program: String, waited: Duration },
+    #[error(
         "program {program}: too many requests wait for a request VM (max_queue_length); raise concurrency"
     )]
     QueueFull { program: String },
@@ -183,9 +187,17 @@ impl Program {
 
     /// A request VM for one request. Waits for the program to start and for a VM to be free.
     pub fn reserve(self: &Arc<Self>) -> Result<Reservation, ReserveError> {
+        self.reserve_before(None)
+    }
+
+    /// As `reserve`, for a caller who does not wait beyond `deadline`.
+    pub fn reserve_before(
+        self: &Arc<Self>,
+        deadline: Option<Instant>,
+    ) -> Result<Reservation, ReserveError> {
         match self.try_reserve() {
             Some(reservation) => Ok(reservation),
-            None => self.reserve_patiently(),
+            None => self.reserve_patiently(deadline),
         }
     }
 
@@ -196,9 +208,13 @@ impl Program {
         Some(Reservation::new(slot, instance))
     }
 
-    fn reserve_patiently(self: &Arc<Self>) -> Result<Reservation, ReserveError> {
+    fn reserve_patiently(
+        self: &Arc<Self>,
+        callers: Option<Instant>,
+    ) -> Result<Reservation, ReserveError> {
         let begun = Instant::now();
-        let deadline = begun + self.patience;
+        let ours = begun + self.patience;
+        let deadline = callers.map_or(ours, |callers| callers.min(ours));
         let program = || self.name.clone();
         let mut moved = false;
         loop {
@@ -208,10 +224,11 @@ impl Program {
                 Ok(slot) => return Ok(Reservation::new(slot, instance)),
                 Err(Busy::QueueFull) => return Err(ReserveError::QueueFull { program: program() }),
                 Err(Busy::TimedOut) => {
-                    let waited = begun.elapsed();
-                    return Err(ReserveError::TimedOut {
-                        program: program(),
-                        waited,
+                    let (program, waited) = (program(), begun.elapsed());
+                    return Err(if deadline == ours {
+                        ReserveError::TimedOut { program, waited }
+                    } else {
+                        ReserveError::CallerLeft { program, waited }
                     });
                 }
                 Err(Busy::Closed) => {

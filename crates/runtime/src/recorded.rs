@@ -1,5 +1,7 @@
 //! An HTTP transaction in memory, for tests and the command line.
 
+use std::time::Instant;
+
 use crate::exchange::{Cacheability, Exchange, FieldError, Severity, Side};
 use crate::outgoing::Outgoing;
 
@@ -13,6 +15,8 @@ pub struct Recorded {
     pub log: Vec<(Severity, Vec<u8>)>,
     /// Entries that each table can hold.
     pub max_fields: usize,
+    /// When whoever causes it stops waiting.
+    pub deadline: Option<Instant>,
     /// Where requests go that it causes.
     pub outgoing: Outgoing,
 }
@@ -26,6 +30,7 @@ impl Recorded {
             cacheability: None,
             log: Vec::new(),
             max_fields: 64,
+            deadline: None,
             outgoing: Outgoing::default(),
         }
     }
@@ -123,6 +128,10 @@ impl Exchange for Recorded {
     fn set_cacheable(&mut self, how: Cacheability) -> bool {
         self.cacheability = Some(how);
         true
+    }
+
+    fn deadline(&self) -> Option<Instant> {
+        self.deadline
     }
 
     fn outgoing(&self) -> Outgoing {

@@ -114,6 +114,10 @@ impl Slot {
             ..*request
         };
         let deadline = Instant::now() + instance.max_request_time();
+        // Who caused the request does not wait longer.
+        let deadline = exchange
+            .deadline()
+            .map_or(deadline, |one| one.min(deadline));
         let way = self.way(instance, content)?;
         let exit = match way {
             Way::Request(function) => {

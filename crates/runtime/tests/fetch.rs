@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use runtime::outgoing::{FetchRule, MOST_DEPTH, Outgoing, SelfRequests};
+use runtime::outgoing::{Cause, FetchRule, MOST_DEPTH, Outgoing, SelfRequests};
 use runtime::{Program, Recorded};
 use site::{Site, field, ok, path, redirect};
 use support::{BOTH, Reply, get_with, program_with};
@@ -147,7 +147,7 @@ fn a_guest_sends_fields_type_and_body() {
         assert_eq!(field(&rest, name), Some(value), "{rest}");
     }
     assert_eq!(
-        runtime::outgoing::depth(field(&rest, "X-TinyKVM-Depth").unwrap().as_bytes()),
+        Cause::parse(field(&rest, "X-TinyKVM-Depth").unwrap().as_bytes()).depth,
         1
     );
     // A type with its NUL is what an operation has that is used again.

@@ -24,6 +24,9 @@ use parking_lot::{Condvar, Mutex};
 const TICK: Duration = Duration::from_millis(1);
 /// How long the thread sleeps at most; bounds how long it outlives the last VM.
 const NAP: Duration = Duration::from_secs(10);
+/// How long a VM has to look at its memory before it is asked again. One that waits in a host call
+/// cannot, and must not be woken up all the time.
+const LOOK_AGAIN: Duration = Duration::from_millis(10);
 /// The thread is awake: whoever arms a watch wakes it once more.
 const AWAKE: u64 = u64::MAX;
 
@@ -117,8 +120,7 @@ impl Deadlines {
     }
 
     fn after(&self, delay: Duration) -> u64 {
-        self.now()
-            .saturating_add(u64::try_from(delay.as_nanos()).unwrap_or(u64::MAX))
+        self.now().saturating_add(nanoseconds(delay))
     }
 
     fn now(&self) -> u64 {
@@ -213,7 +215,16 @@ impl Watch {
                 self.interrupt();
             }
         } else if now >= memory_check {
+            let again = now.saturating_add(nanoseconds(LOOK_AGAIN));
+            // A VM that looks just now says itself when the next time is.
+            let swap = self.memory_check.compare_exchange(
+                memory_check,
+                again,
+                Ordering::SeqCst,
+                Ordering::SeqCst,
+            );
             self.interrupt();
+            return Some(deadline.min(swap.map_or_else(|theirs| theirs, |_| again)));
         }
         Some(deadline.min(memory_check))
     }
@@ -229,6 +240,10 @@ impl Watch {
         }
         kick(self.thread.load(Ordering::Relaxed));
     }
+}
+
+fn nanoseconds(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
 }
 
 /// The signal that kicks VCPUs: in the middle of the real-time range, which nobody else uses here.
@@ -282,6 +297,23 @@ mod tests {
         watch.arm(Instant::now() + Duration::from_secs(3600), Duration::MAX);
         assert!(!watch.kicked());
         assert!(!watch.disarm());
+    }
+
+    #[test]
+    fn a_vm_that_waits_in_a_host_call_is_left_alone_for_a_while() {
+        let deadlines = Deadlines::start().unwrap();
+        let mut flag = 0_u8;
+        let watch = deadlines.watch(&raw mut flag);
+        watch.arm(deadlines.started + NAP, Duration::ZERO);
+        // As the thread does, which may have done so before.
+        let (now, long) = (deadlines.now(), nanoseconds(LOOK_AGAIN));
+        let next = watch.check(now).unwrap();
+        assert!(next > now && next <= now + long, "{next} after {now}");
+        assert!(!watch.kicked());
+        // It looks at last, and says when it does so again.
+        watch.check_memory_in(Duration::from_secs(1));
+        let next = watch.check(now + long).unwrap();
+        assert!(next > now + long);
     }
 
     #[test]

@@ -16,7 +16,7 @@ use super::address::Address;
 use super::allowed::{FetchRule, allows};
 use super::fields::{Fields, Towards};
 use super::transfer::{Event, Head, Method, Order};
-use super::{FetchError, MOST_DEPTH, Outgoing, crew, depth};
+use super::{Cause, FetchError, MOST_DEPTH, Outgoing, crew};
 
 const MOST_REDIRECTS: u32 = 10;
 /// Parts of a body that wait to be taken.
@@ -127,7 +127,7 @@ impl Outgoing {
             }
             permit = Some(home.permit()?);
             socket = home.socket().map(str::to_owned);
-            fields.push(depth::field(self.depth.saturating_add(1)));
+            fields.push(Cause::field(self.depth.saturating_add(1), wish.deadline));
         }
         let (events, inbox) = sync_channel(PARTS);
         let (outbox, parts) = channel();

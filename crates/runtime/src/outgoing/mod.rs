@@ -25,7 +25,7 @@ use std::time::Instant;
 
 pub use address::{Address, Flaw};
 pub use allowed::FetchRule;
-pub use depth::{depth, depth_field, is_depth_field};
+pub use depth::{Cause, depth_field, is_depth_field};
 pub(crate) use fetch::{Taker, Wish};
 pub(crate) use fields::Fields;
 pub use home::{SelfRequests, SelfRequestsError};

@@ -68,7 +68,7 @@ fn body(fetched: Result<Fetched, FetchError>) -> String {
 #[test]
 fn a_self_request_brings_status_type_and_body_and_says_how_deep_it_is() {
     let site = Site::start(|head, _| {
-        let seen = depth(field(head, "X-TinyKVM-Depth").unwrap().as_bytes());
+        let seen = Cause::parse(field(head, "X-TinyKVM-Depth").unwrap().as_bytes()).depth;
         let host = field(head, "Host").unwrap();
         let line = head.lines().next().unwrap();
         format!(
