@@ -1,4 +1,5 @@
-//! The request body, from the client or from Varnish's copy of it, straight into guest memory.
+//! The request body, from the client or from Varnish's copy of it, straight into guest memory or to
+//! whoever else wants it.
 
 use std::{
     ffi::{c_int, c_void},
@@ -20,10 +21,40 @@ pub(crate) enum Undelivered {
     Bug,
 }
 
-struct Sink<'a> {
-    reservation: &'a mut Reservation,
-    exchange: &'a mut dyn Exchange,
-    refused: Option<BodyError>,
+/// How the receiving of a body has ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum End {
+    Done,
+    /// Who took it has had enough.
+    Stopped,
+    Broken,
+    Bug,
+}
+
+/// Takes a segment; `false` ends the receiving.
+struct Sink<'a>(&'a mut dyn FnMut(&[u8]) -> bool);
+
+/// Whether the request has a body, and how long it is if that is known.
+pub(crate) fn announced(ctx: Context<'_>) -> Option<Option<u64>> {
+    // SAFETY: the context is valid and a director's, which has a busy object.
+    if unsafe { ffi::tk_request_has_body(ctx.raw()) } == 0 {
+        return None;
+    }
+    // SAFETY: as above.
+    let len = unsafe { ffi::tk_request_length(ctx.raw()) };
+    Some(u64::try_from(len).ok())
+}
+
+/// Receives the body that was announced.
+pub(crate) fn receive(ctx: Context<'_>, take: &mut dyn FnMut(&[u8]) -> bool) -> End {
+    let mut sink = Sink(take);
+    // SAFETY: a director's context; the sink outlives the call, which alone uses it.
+    match unsafe { ffi::tk_request_body(ctx.raw(), (&raw mut sink).cast()) } {
+        ffi::TK_BODY_DONE => End::Done,
+        ffi::TK_BODY_STOPPED => End::Stopped,
+        ffi::TK_BODY_BROKEN => End::Broken,
+        _ => End::Bug,
+    }
 }
 
 /// Hands the body of the request over, if there is one.
@@ -32,24 +63,19 @@ pub(crate) fn deliver(
     reservation: &mut Reservation,
     exchange: &mut dyn Exchange,
 ) -> Result<(), Undelivered> {
-    // SAFETY: the context is valid and a director's, which has a busy object.
-    if unsafe { ffi::tk_request_has_body(ctx.raw()) } == 0 {
+    let Some(len) = announced(ctx) else {
         return Ok(());
-    }
-    // SAFETY: as above.
-    let len = unsafe { ffi::tk_request_length(ctx.raw()) };
-    reservation.begin_body(u64::try_from(len).ok())?;
-    let mut sink = Sink {
-        reservation,
-        exchange,
-        refused: None,
     };
-    // SAFETY: as above; the sink outlives the call, which alone uses it.
-    let end = unsafe { ffi::tk_request_body(ctx.raw(), (&raw mut sink).cast()) };
-    match (end, sink.refused) {
-        (ffi::TK_BODY_DONE, None) => Ok(()),
+    reservation.begin_body(len)?;
+    let mut refused = None;
+    let end = receive(ctx, &mut |segment| {
+        refused = reservation.push_body(segment, exchange).err();
+        refused.is_none()
+    });
+    match (end, refused) {
+        (End::Done, None) => Ok(()),
         (_, Some(error)) => Err(Undelivered::Refused(error)),
-        (ffi::TK_BODY_BROKEN, None) => Err(Undelivered::Broken),
+        (End::Broken, None) => Err(Undelivered::Broken),
         _ => Err(Undelivered::Bug),
     }
 }
@@ -64,19 +90,11 @@ unsafe extern "C" fn tk_rs_push_body(
     if segment.is_null() {
         return -1;
     }
-    // SAFETY: the sink of `deliver`, which waits for the call that we are in.
+    // SAFETY: the sink of `receive`, which waits for the call that we are in.
     let Some(sink) = (unsafe { sink.cast::<Sink<'_>>().as_mut() }) else {
         return -1;
     };
     // SAFETY: varnishd hands `len` bytes over for the time of this call.
     let segment = unsafe { slice::from_raw_parts(segment.cast::<u8>(), len) };
-    guard(None, -1, || {
-        match sink.reservation.push_body(segment, sink.exchange) {
-            Ok(()) => 0,
-            Err(error) => {
-                sink.refused = Some(error);
-                -1
-            }
-        }
-    })
+    guard(None, -1, || if (sink.0)(segment) { 0 } else { -1 })
 }

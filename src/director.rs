@@ -3,10 +3,10 @@
 //! Guards: whatever fails here fails this fetch, with a line that says why. VRT_fail() is not for
 //! directors: there is no VCL to end.
 
-use std::ffi::c_int;
+use std::{ffi::c_int, time::Duration};
 
 use runtime::{
-    Exchange, Reservation, Side,
+    Cacheability, Exchange, Reservation, Side,
     chain::{ChainError, Opening},
 };
 
@@ -19,8 +19,16 @@ use crate::{
     guard::guard,
     log::{Tag, line},
     state::Director,
-    task::{Call, Task},
+    task::{Call, Task, Wish},
     ttl,
+};
+
+/// What is not for the cache.
+const NEVER: Cacheability = Cacheability {
+    cacheable: false,
+    ttl: Duration::ZERO,
+    grace: Duration::ZERO,
+    keep: Duration::ZERO,
 };
 
 /// Why there is no response.
@@ -109,7 +117,13 @@ fn answer(ctx: Context<'_>, call: &Call) -> Result<Held, Failure> {
     let mut body = |reservation: &mut Reservation, exchange: &mut dyn Exchange| {
         body::deliver(ctx, reservation, exchange)
     };
-    let outcome = call.chain.run(opening, &mut body, &mut messages)?;
+    let outcome = match &call.wish {
+        Wish::Answer(chain) => chain.run(opening, &mut body, &mut messages)?,
+        Wish::Update(upload) => {
+            messages.set_cacheable(NEVER);
+            upload.run(ctx)
+        }
+    };
     let response = &outcome.response;
     let no_room = || Failure::Workspace {
         program: call.name().to_owned(),

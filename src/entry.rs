@@ -17,13 +17,13 @@ use crate::{
     guard::guard,
     log::{self, Tag, line},
     state::State,
-    task::{Call, Task},
+    task::{Call, Task, Wish},
 };
 
 pub(crate) type Ctx = *const ffi::vrt_ctx;
 pub(crate) type Priv = *mut ffi::vmod_priv;
 pub(crate) type Text = *const c_char;
-type Backend = *const ffi::director;
+pub(crate) type Backend = *const ffi::director;
 
 /// A compile error here means that the interface and these functions have parted.
 const _: () = {
@@ -352,7 +352,7 @@ fn use_program(
         .ok_or("the VCL is being cooled or discarded")?;
     task.remember(Call {
         director,
-        chain,
+        wish: Wish::Answer(chain),
         home: state.vcl.self_requests(),
     });
     Ok(director.raw())

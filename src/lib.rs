@@ -3,6 +3,7 @@
 //!
 //! - `entry`: the VCL functions and the VCL event
 //! - `chain`, `to_string`, `synth`, `immediate`: programs in a row, and programs that VCL waits for
+//! - `live_update`: new builds of programs
 //! - `state`, `task`: what belongs to a loaded VCL, and to one fetch
 //! - `counters`: what varnishstat shows
 //! - `director`, `exchange`, `body`, `fetch`, `ttl`: one fetch, in that order
@@ -23,6 +24,7 @@ mod fetch;
 mod ffi;
 mod guard;
 mod immediate;
+mod live_update;
 mod log;
 mod state;
 mod synth;

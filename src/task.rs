@@ -12,22 +12,35 @@ use std::{
 
 use runtime::{chain::Chain, outgoing::SelfRequests};
 
-use crate::{context::Context, fetch::Held, ffi, guard::guard, state::Director};
+use crate::{
+    context::Context, fetch::Held, ffi, guard::guard, live_update::Upload, state::Director,
+};
 
-/// One call of `program()`.
+/// What a director is to do.
+#[derive(Debug)]
+pub(crate) enum Wish {
+    /// `program()`: the chain ends with the program that was asked for.
+    Answer(Chain),
+    /// `live_update()`
+    Update(Box<Upload>),
+}
+
+/// One call of a function that answers a backend.
 #[derive(Debug)]
 pub(crate) struct Call {
     pub(crate) director: Director,
-    /// Ends with the program that was asked for.
-    pub(crate) chain: Chain,
+    pub(crate) wish: Wish,
     /// The self-requests of the VCL that asked.
     pub(crate) home: Arc<SelfRequests>,
 }
 
 impl Call {
-    /// The name of the program that answers.
+    /// The name of what answers.
     pub(crate) fn name(&self) -> &str {
-        self.chain.last().map_or("", |link| link.item.name())
+        match &self.wish {
+            Wish::Answer(chain) => chain.last().map_or("", |link| link.item.name()),
+            Wish::Update(_) => Upload::NAME,
+        }
     }
 }
 

@@ -4,13 +4,17 @@
 //!
 //! A file may use the macros `${vmod}` (the library), `${vmod_path}` (its folder and that of
 //! Varnish's own modules), `${vcl}` (the folder of the examples in VCL), `${guest_NAME}`
-//! (tests/guests/programs/NAME, compiled) and `${example_NAME}` (examples/NAME/NAME.c, compiled), and
-//! `${xid}`, the header that Varnish calls X-Varnish and Vinyl Cache X-Vinyl.
+//! (tests/guests/programs/NAME, compiled), `${example_NAME}` (examples/NAME/NAME.c, compiled),
+//! `${hammer}` (tests/hammer), and `${xid}`, the header that Varnish calls X-Varnish and Vinyl Cache
+//! X-Vinyl.
 //! One with a line `# needs: restrict`, or `# needs: no restrict`, is there only for a Varnish whose
 //! VCL compiler knows `$Restrict`, or for one whose does not.
 
+mod hammer;
+
 use std::{
     env, fs,
+    io::{self, Write as _},
     path::{Path, PathBuf},
     process::{Command, ExitCode},
 };
@@ -18,6 +22,14 @@ use std::{
 use libtest_mimic::{Arguments, Completion, Failed, Trial};
 
 fn main() -> ExitCode {
+    if env::args().nth(1).as_deref() == Some(hammer::ASKED) {
+        let (text, code) = match hammer::run() {
+            Ok(text) => (text, ExitCode::SUCCESS),
+            Err(text) => (text, ExitCode::FAILURE),
+        };
+        let _said = writeln!(io::stdout(), "{text}");
+        return code;
+    }
     let arguments = Arguments::from_args();
     let trials = files().into_iter().map(trial).collect();
     libtest_mimic::run(&arguments, trials).exit_code()
@@ -87,6 +99,8 @@ fn run(file: &Path) -> Result<Completion, Failed> {
     command.arg(format!("-Dvmod_path={folder}:{}", env!("VARNISH_VMODDIR")));
     command.arg(format!("-Dxid=x-{}", env!("VARNISH_NAME")));
     command.arg(format!("-Dvcl={}", root().join("vcl").display()));
+    let own = env::current_exe()?;
+    command.arg(format!("-Dhammer={} {}", own.display(), hammer::ASKED));
     for name in names_in(&text, "${guest_") {
         command.arg(format!(
             "-Dguest_{name}={}",

@@ -324,6 +324,22 @@ impl Outcome {
         }
     }
 
+    /// An answer of the host's own.
+    pub fn said(status: u16, content_type: &[u8], text: Vec<u8>) -> Self {
+        Self {
+            response: Response {
+                status,
+                content_type: ContentType::new(content_type),
+                content_length: u64::try_from(text.len()).unwrap_or(u64::MAX),
+                ..Response::failed()
+            },
+            reservation: None,
+            broken: false,
+            held: text,
+            read: 0,
+        }
+    }
+
     /// The next bytes of the body, as many as there is room for; 0 at the end.
     /// What a program that makes them logs goes to the journal.
     pub fn pull(&mut self, into: &mut [u8]) -> Result<usize, PullError> {

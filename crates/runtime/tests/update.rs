@@ -291,3 +291,15 @@ fn updates_and_unloads_at_the_same_time_end_with_a_program_that_serves() {
     program.unload();
     assert_eq!(get(&program, "/").text(), "Hello World");
 }
+
+#[test]
+fn callbacks_for_state_without_storage_do_not_stop_an_update() {
+    let (program, _kept) = missing();
+    let callbacks = "set_on_live_update((void (*)(void))main); \
+                     set_on_live_restore((void (*)(size_t))main);";
+    for version in ["v1", "v2"] {
+        let updated = program.update(&build_with(version, callbacks)).unwrap();
+        assert_eq!(updated.state, StateMoved::Nothing);
+        assert_eq!(get(&program, "/").text(), version);
+    }
+}
