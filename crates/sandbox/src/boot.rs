@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use crate::address::{GuestPhys, GuestVirt, PAGE_SIZE};
 use crate::elf::{self, Elf, ElfError, ParseOptions, Symbols};
+use crate::gdb::Debugging;
 use crate::image::{Image, RequestLimits};
 use crate::kvm::{Host, HostError, install};
 use crate::linux::{AllowedPath, Process, ProcessConfig};
@@ -43,6 +44,8 @@ pub struct BootConfig {
     pub paths: Vec<AllowedPath>,
     /// The working directory it starts in.
     pub cwd: Vec<u8>,
+    /// When it, and its forks, wait for a debugger.
+    pub debugging: Debugging,
 }
 
 /// Why a program cannot be started.
@@ -112,6 +115,8 @@ impl MainVm {
         memory.write_system(GuestPhys::new(layout::FRAME), tinykvm_sys::bytes_of(&page));
         let mut machine =
             Machine::new(host, memory, process, MemoryLimit::Image(config.max_memory))?;
+        machine.debugging = config.debugging;
+        machine.bias = program.bias;
         machine.start_at(program.entry.raw(), rsp.raw());
         Ok(Self {
             machine,
@@ -170,6 +175,7 @@ impl MainVm {
         if !self.host.facts().out_completes_at_exit {
             regs.rip = regs.rip.wrapping_add(OUT_LENGTH);
         }
+        let (debugging, bias) = (self.machine.debugging, self.machine.bias);
         let (memory, process) = self.machine.dismantle();
         let frozen = memory.freeze(self.request.memory)?;
         Ok(Arc::new(Image {
@@ -180,6 +186,8 @@ impl MainVm {
             bases,
             limits: self.request,
             symbols: self.symbols,
+            debugging,
+            bias,
         }))
     }
 }

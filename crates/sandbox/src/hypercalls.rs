@@ -13,6 +13,8 @@ pub struct VmCall<'a> {
     pub memory: &'a mut Memory,
     /// When the guest's time is over: a handler that may take long looks at it.
     pub deadline: Instant,
+    /// Whether [`Action::Break`] waits for a debugger.
+    pub debuggable: bool,
 }
 
 /// What happens after a hypercall.
@@ -22,6 +24,8 @@ pub enum Action {
     Continue,
     /// The run ends here; the guest can be continued later.
     Stop,
+    /// The guest runs on, after a look with a debugger if its settings allow one.
+    Break,
     /// The run ends with this fault.
     Fault(Fault),
 }
@@ -38,4 +42,8 @@ pub trait Hypercalls {
     /// Hears of a system call that was answered: its number, its arguments, the result. Nobody has to
     /// listen.
     fn system_call(&mut self, _number: u64, _arguments: [u64; 6], _result: i64) {}
+
+    /// Takes a remark of the sandbox for the program's author: what it does about a debugger. Nobody
+    /// has to listen.
+    fn notice(&mut self, _text: &str) {}
 }

@@ -5,6 +5,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use crate::elf::Symbols;
+use crate::gdb::Debugging;
 use crate::kvm::{Facts, Host, HostError};
 use crate::linux::{FsBase, Process};
 use crate::memory::{Frozen, Protection};
@@ -22,6 +23,8 @@ pub struct Image {
     pub(crate) bases: FsBase,
     pub(crate) limits: RequestLimits,
     pub(crate) symbols: Symbols,
+    pub(crate) debugging: Debugging,
+    pub(crate) bias: u64,
 }
 
 /// What each request VM may use.

@@ -9,6 +9,7 @@ mod deadline;
 pub mod elf;
 mod entry;
 mod fault;
+pub mod gdb;
 mod hypercalls;
 mod image;
 mod kvm;

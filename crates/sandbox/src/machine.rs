@@ -8,7 +8,8 @@ use std::time::{Duration, Instant};
 use crate::address::{GuestPhys, GuestVirt, PAGE_SIZE};
 use crate::deadline::Watched;
 use crate::entry::Frame;
-use crate::kvm::{Event, Host, HostError, Vcpu, write_return_frame};
+use crate::gdb::Debugging;
+use crate::kvm::{Event, Host, HostError, INTERRUPTS_ON, Vcpu, write_return_frame};
 use crate::layout;
 use crate::linux::{self, FsBase, Outcome, Process};
 use crate::memory::{DirtyBits, Memory, Wiped};
@@ -60,22 +61,39 @@ pub struct Counters {
 #[derive(Debug)]
 pub(crate) struct Machine {
     // In the order of dropping: the deadline thread lets go of the virtual CPU, KVM of the memory.
-    watch: Watched,
+    pub(crate) watch: Watched,
     pub(crate) vcpu: Vcpu,
     pub(crate) memory: Memory,
     pub(crate) process: Process,
     pub(crate) regs: Regs,
     pub(crate) counters: Counters,
-    stands: Stands,
+    pub(crate) stands: Stands,
+    /// The exception that the CPU stands at has left an error code on the kernel stack.
+    pub(crate) error_code: bool,
+    pub(crate) debugging: Debugging,
+    /// How far from its file's addresses the program lies.
+    pub(crate) bias: u64,
     limit: MemoryLimit,
     bits: DirtyBits,
     /// Bytes that still count as dirty from earlier requests, on hosts where dirty bits stay.
     inherited: u64,
 }
 
+/// What came of entering the guest once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Turn {
+    /// It asked for something and got it.
+    Answered,
+    /// A signal of ours stopped it.
+    Interrupted,
+    /// It is at a breakpoint of its own.
+    Break,
+    Ended(Exit),
+}
+
 /// Where the virtual CPU stopped last.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Stands {
+pub(crate) enum Stands {
     /// Behind a hypercall's OUT, at CPL 3.
     InUserMode,
     /// At CPL 0, or it has not run yet.
@@ -137,6 +155,9 @@ impl Machine {
             counters: Counters::default(),
             watch,
             stands: Stands::InKernel,
+            error_code: false,
+            debugging: Debugging::default(),
+            bias: 0,
             limit,
             bits: host.facts().dirty_bits,
             inherited: 0,
@@ -145,7 +166,7 @@ impl Machine {
 
     /// Makes the next run start in user mode at `rip`, straight away.
     pub(crate) fn start_at(&mut self, rip: u64, rsp: u64) {
-        let frame = write_return_frame(&self.memory, rip, rsp);
+        let frame = write_return_frame(&self.memory, rip, INTERRUPTS_ON, rsp);
         let enter = layout::KERNEL + tinykvm_sys::entry_points().enter;
         self.regs = Regs {
             rip: enter,
@@ -172,7 +193,7 @@ impl Machine {
                 ..*regs
             };
         } else {
-            let at = write_return_frame(&self.memory, stub, regs.rsp);
+            let at = write_return_frame(&self.memory, stub, INTERRUPTS_ON, regs.rsp);
             let enter = layout::KERNEL + tinykvm_sys::entry_points().enter;
             self.regs = Regs {
                 rip: enter,
@@ -188,16 +209,19 @@ impl Machine {
     pub(crate) fn reset(&mut self, frozen: &Process, keep_pages: u64) -> Result<Wiped, HostError> {
         // Every field has its line here; `docs/reset-inventory.md` says the same in words.
         let Self {
-            vcpu: _,   // registers: set at every entry, extended ones by the entry stub
-            memory,    // copied back
-            process,   // restored
-            regs: _,   // set at every entry
-            counters,  // kept: they are about the VM, not the request
-            watch: _,  // armed at every run
-            stands: _, // decides how the next entry is made
-            limit: _,  // constant
-            bits,      // constant
-            inherited, // what the pages copied back go on counting
+            vcpu: _,       // registers: set at every entry, extended ones by the entry stub
+            memory,        // copied back
+            process,       // restored
+            regs: _,       // set at every entry
+            counters,      // kept: they are about the VM, not the request
+            watch: _,      // armed at every run
+            stands: _,     // decides how the next entry is made
+            error_code: _, // as `stands`, set at every exception
+            debugging: _,  // constant
+            bias: _,       // constant
+            limit: _,      // constant
+            bits,          // constant
+            inherited,     // what the pages copied back go on counting
         } = self;
         process.reset_to(frozen);
         let wiped = memory.reset(*bits, keep_pages)?;
@@ -255,64 +279,101 @@ impl Machine {
         deadline: Instant,
         calls: &mut dyn Hypercalls,
     ) -> Result<Exit, Fault> {
-        self.watch
-            .arm(deadline, self.limit.time_to_exceed(0, self.bits));
+        self.arm(deadline);
         let result = self.run_armed(deadline, calls);
         self.watch.disarm();
         result
     }
 
-    fn run_armed(&mut self, deadline: Instant, calls: &mut dyn Hypercalls) -> Result<Exit, Fault> {
+    pub(crate) fn arm(&self, deadline: Instant) {
+        let look = self.limit.time_to_exceed(0, self.bits);
+        self.watch.arm(deadline, look);
+    }
+
+    fn run_armed(
+        &mut self,
+        mut deadline: Instant,
+        calls: &mut dyn Hypercalls,
+    ) -> Result<Exit, Fault> {
         if self.stands == Stands::Nowhere {
             return Err(Fault::Machine("the VM had stopped before".into()));
         }
+        let mut stop = std::mem::take(&mut self.debugging.at_start).then_some("starts");
         loop {
-            self.vcpu.set_regs(&self.regs);
-            let event = self.vcpu.run();
-            self.regs = self.vcpu.regs();
-            match event {
-                Event::Hypercall => {
-                    self.stands = Stands::InUserMode;
-                    if let Some(exit) = self.hypercall(deadline, calls)? {
-                        return Ok(exit);
-                    }
+            if let Some(why) = stop.take() {
+                let left = deadline.saturating_duration_since(Instant::now());
+                if let Some(end) = self.debug(why, calls) {
+                    return end;
                 }
-                Event::SystemCall => {
-                    self.stands = Stands::InKernel;
-                    // Host B: the flush that needs none there.
-                    if self.regs.rax != u64::from(abi::TINYKVM_SYSCALL_FLUSH) {
-                        self.system_call(self.regs.rax, self.regs.r10, deadline, calls)?;
-                    }
-                }
-                Event::Exception(vector) => {
-                    self.stands = Stands::InKernel;
-                    self.counters.exceptions += 1;
-                    return Err(self.exception(vector));
-                }
-                Event::Interrupted => {
-                    self.counters.interruptions += 1;
-                    self.stands = Stands::InKernel;
-                    self.vcpu.clear_immediate_exit();
-                    if self.watch.kicked() {
-                        return Err(Fault::TimedOut);
-                    }
-                    self.check_memory()?;
-                }
-                Event::OddPort => {
-                    self.stands = Stands::InKernel;
-                    return Err(Fault::Misuse(
-                        "the hypercall port was used other than by a 32-bit OUT".into(),
-                    ));
-                }
-                Event::Broken(what) => {
-                    self.stands = Stands::Nowhere;
-                    return Err(Fault::Machine(what));
-                }
+                deadline = Instant::now() + left;
+                self.arm(deadline);
             }
-            if self.watch.kicked() {
-                return Err(Fault::TimedOut);
+            match self.turn(deadline, calls) {
+                Ok(Turn::Answered | Turn::Interrupted) => {}
+                Ok(Turn::Break) => stop = Some("breakpoint"),
+                Ok(Turn::Ended(exit)) => return Ok(exit),
+                Err(fault) if self.debugging.at_faults => {
+                    let why = fault.to_string();
+                    return self.debug(&why, calls).unwrap_or(Err(fault));
+                }
+                Err(fault) => return Err(fault),
             }
         }
+    }
+
+    /// Enters the guest, and does what it came out for.
+    pub(crate) fn turn(
+        &mut self,
+        deadline: Instant,
+        calls: &mut dyn Hypercalls,
+    ) -> Result<Turn, Fault> {
+        self.vcpu.set_regs(&self.regs);
+        let event = self.vcpu.run();
+        self.regs = self.vcpu.regs();
+        self.error_code = false;
+        let turn = match event {
+            Event::Hypercall => {
+                self.stands = Stands::InUserMode;
+                self.hypercall(deadline, calls)?
+            }
+            Event::SystemCall => {
+                self.stands = Stands::InKernel;
+                // Host B: the flush that needs none there.
+                if self.regs.rax != u64::from(abi::TINYKVM_SYSCALL_FLUSH) {
+                    self.system_call(self.regs.rax, self.regs.r10, deadline, calls)?;
+                }
+                Turn::Answered
+            }
+            Event::Exception(vector) => {
+                self.stands = Stands::InKernel;
+                self.counters.exceptions += 1;
+                return Err(self.exception(vector));
+            }
+            Event::Interrupted => {
+                self.counters.interruptions += 1;
+                self.stands = Stands::InKernel;
+                self.vcpu.clear_immediate_exit();
+                if self.watch.kicked() {
+                    return Err(Fault::TimedOut);
+                }
+                self.check_memory()?;
+                Turn::Interrupted
+            }
+            Event::OddPort => {
+                self.stands = Stands::InKernel;
+                return Err(Fault::Misuse(
+                    "the hypercall port was used other than by a 32-bit OUT".into(),
+                ));
+            }
+            Event::Broken(what) => {
+                self.stands = Stands::Nowhere;
+                return Err(Fault::Machine(what));
+            }
+        };
+        if !matches!(turn, Turn::Ended(_)) && self.watch.kicked() {
+            return Err(Fault::TimedOut);
+        }
+        Ok(turn)
     }
 
     fn check_memory(&mut self) -> Result<(), Fault> {
@@ -326,33 +387,32 @@ impl Machine {
         Ok(())
     }
 
-    fn hypercall(
-        &mut self,
-        deadline: Instant,
-        calls: &mut dyn Hypercalls,
-    ) -> Result<Option<Exit>, Fault> {
+    fn hypercall(&mut self, deadline: Instant, calls: &mut dyn Hypercalls) -> Result<Turn, Fault> {
         // The number is EAX; what the upper half holds is the guest's own business.
         let bytes = self.regs.rax.to_le_bytes();
         let number = u32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]);
         if number == abi::TINYKVM_CALL_FINISHED {
-            return Ok(Some(Exit::Returned {
+            return Ok(Turn::Ended(Exit::Returned {
                 rax: self.regs.rdi,
                 rdx: self.regs.rdx,
             }));
         }
         if number < SYSTEM_CALLS {
             self.system_call(u64::from(number), self.regs.r10, deadline, calls)?;
-            return Ok(None);
+            return Ok(Turn::Answered);
         }
         self.counters.hypercalls += 1;
         let mut call = VmCall {
             regs: &mut self.regs,
             memory: &mut self.memory,
             deadline,
+            debuggable: self.debugging.at_breakpoints,
         };
         match calls.hypercall(&mut call, number) {
-            Action::Continue => Ok(None),
-            Action::Stop => Ok(Some(Exit::Stopped(number))),
+            Action::Continue => Ok(Turn::Answered),
+            Action::Break if self.debugging.at_breakpoints => Ok(Turn::Break),
+            Action::Break => Ok(Turn::Answered),
+            Action::Stop => Ok(Turn::Ended(Exit::Stopped(number))),
             Action::Fault(fault) => Err(fault),
         }
     }
@@ -421,6 +481,7 @@ impl Machine {
     /// Reads what the CPU pushed for an exception.
     fn exception(&mut self, vector: u8) -> Fault {
         let has_code = matches!(vector, 8 | 10..=14 | 17 | 21 | 29 | 30);
+        self.error_code = has_code;
         let stack = self.regs.rsp;
         let inside = layout::KERNEL_STACK..=layout::KERNEL_STACK_TOP - 40;
         if !inside.contains(&stack) {

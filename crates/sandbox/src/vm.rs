@@ -38,7 +38,9 @@ impl Vm {
     fn fork_with(image: Arc<Image>, process: Process) -> Result<Self, HostError> {
         let memory = image.frozen.fork()?;
         let limit = MemoryLimit::Dirty(image.limits.memory);
-        let machine = Machine::new(&image.host, memory, process, limit)?;
+        let mut machine = Machine::new(&image.host, memory, process, limit)?;
+        machine.debugging = image.debugging;
+        machine.bias = image.bias;
         Ok(Self {
             machine,
             frame: Frame::new(&image.host),

@@ -7,5 +7,5 @@ mod vcpu;
 
 pub use host::{Facts, Host, HostError};
 pub(crate) use probe::host_tsc;
-pub(crate) use system::{install, write_return_frame};
+pub(crate) use system::{INTERRUPTS_ON, install, write_return_frame};
 pub(crate) use vcpu::{Event, Vcpu};

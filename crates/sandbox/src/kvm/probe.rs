@@ -98,7 +98,7 @@ impl Probe {
 
     /// Makes the next run start the program.
     fn enter(&mut self) {
-        let frame = system::write_return_frame(&self.memory, CODE.raw(), 0);
+        let frame = system::write_return_frame(&self.memory, CODE.raw(), system::INTERRUPTS_ON, 0);
         let enter = layout::KERNEL + tinykvm_sys::entry_points().enter;
         let regs = kvm_regs {
             rip: enter,

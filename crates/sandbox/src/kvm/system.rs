@@ -152,13 +152,15 @@ pub(super) fn special_registers(
     sregs
 }
 
+/// What flags a program starts with.
+pub(crate) const INTERRUPTS_ON: u64 = 0x202;
+
 /// Writes the frame that `iretq` takes, and says where it lies.
-pub(crate) fn write_return_frame(memory: &Memory, rip: u64, rsp: u64) -> u64 {
-    const INTERRUPTS_ON: u64 = 0x202;
+pub(crate) fn write_return_frame(memory: &Memory, rip: u64, rflags: u64, rsp: u64) -> u64 {
     let words = [
         rip,
         u64::from(abi::TINYKVM_USER_CS),
-        INTERRUPTS_ON,
+        rflags,
         rsp,
         u64::from(abi::TINYKVM_USER_DS),
     ];

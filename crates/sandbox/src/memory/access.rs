@@ -50,6 +50,40 @@ impl Memory {
         })
     }
 
+    /// Copies `data` over guest memory that the guest may only read, as a debugger does. A reset
+    /// undoes it as any other write.
+    pub(crate) fn poke(&mut self, at: GuestVirt, data: &[u8]) -> Result<(), AccessError> {
+        let mut va = at;
+        let mut rest = data;
+        while !rest.is_empty() {
+            let error = AccessError {
+                address: va,
+                len: to_u64(rest.len()),
+                kind: AccessKind::Unmapped,
+            };
+            let room = to_usize(PAGE_SIZE - va.page_offset());
+            let (now, later) = rest.split_at(rest.len().min(room));
+            let frame = paging::translate(&self.backing, va, false);
+            let place = frame
+                .ok()
+                .and_then(|frame| frame.checked_add(va.page_offset()));
+            let leaf = paging::leaf(&self.backing, va);
+            let (Some(place), Some(leaf)) = (place, leaf) else {
+                return Err(error);
+            };
+            if va.raw() < crate::layout::USER_BEGIN {
+                return Err(error);
+            }
+            paging::mark_dirty(&self.backing, va, leaf, self.backing.word(leaf));
+            if !self.backing.copy_in(place, now) {
+                return Err(error);
+            }
+            va = va.checked_add(to_u64(now.len())).ok_or(error)?;
+            rest = later;
+        }
+        Ok(())
+    }
+
     /// Zeroes guest memory that the guest itself may write.
     pub fn fill_zero(&mut self, at: GuestVirt, len: u64) -> Result<(), AccessError> {
         self.each_page(at, len, true, |memory, frame, len| {

@@ -5,6 +5,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use sandbox::gdb::Debugging;
 use sandbox::{
     Action, BootConfig, BootError, Exit, Fault, GuestVirt, Host, Hypercalls, Image, MainVm,
     RequestLimits, Vm, VmCall,
@@ -30,6 +31,7 @@ impl Hypercalls for Recorder {
             abi::TINYKVM_CALL_WAIT_FOR_REQUESTS
             | abi::TINYKVM_CALL_WAIT_PAUSED
             | abi::TINYKVM_CALL_BACKEND_RESPONSE => Action::Stop,
+            abi::TINYKVM_CALL_BREAKPOINT => Action::Break,
             _ => {
                 vm.regs.rax = (-38_i64).cast_unsigned();
                 Action::Continue
@@ -57,6 +59,7 @@ pub(crate) fn config(name: &str) -> BootConfig {
         executable_heap: false,
         paths: Vec::new(),
         cwd: b"/".to_vec(),
+        debugging: Debugging::default(),
     }
 }
 
