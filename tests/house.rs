@@ -46,6 +46,20 @@ fn unsafe_code_is_only_where_the_list_says() {
 #[test]
 fn every_row_of_the_reset_inventory_names_a_test_that_exists() {
     let inventory = read(&repository().join("docs/reset-inventory.md"));
+    each_row_names_tests("docs/reset-inventory.md", &inventory);
+}
+
+#[test]
+fn every_defect_of_upstream_names_a_test_that_exists() {
+    let page = read(&repository().join("docs/compatibility.md"));
+    let (_, defects) = page
+        .split_once("## Defects of upstream")
+        .unwrap_or_default();
+    each_row_names_tests("docs/compatibility.md", defects);
+}
+
+/// The last cell of each row of a table has names of tests in backticks, and all of them exist.
+fn each_row_names_tests(document: &str, text: &str) {
     let mut sources = String::new();
     for folder in ["crates", "tests"] {
         for file in rust_files(&repository().join(folder)) {
@@ -53,7 +67,7 @@ fn every_row_of_the_reset_inventory_names_a_test_that_exists() {
         }
     }
     let mut rows = 0;
-    for row in table(&inventory) {
+    for row in table(text) {
         let tests: Vec<&str> = row
             .last()
             .map_or("", |cell| cell)
@@ -63,20 +77,17 @@ fn every_row_of_the_reset_inventory_names_a_test_that_exists() {
             .collect();
         assert!(
             !tests.is_empty(),
-            "docs/reset-inventory.md: no test for {:?}",
+            "{document}: no test for {:?}",
             row.first()
         );
         for test in tests {
             let exists = sources.contains(&format!("fn {test}("))
                 || repository().join("tests/vtc").join(test).is_file();
-            assert!(
-                exists,
-                "docs/reset-inventory.md names {test}, which is no test"
-            );
+            assert!(exists, "{document} names {test}, which is no test");
         }
         rows += 1;
     }
-    assert!(rows > 0, "docs/reset-inventory.md has no rows");
+    assert!(rows > 0, "{document} has no rows");
 }
 
 #[test]
