@@ -534,6 +534,7 @@ pub(crate) fn boot_config(recipe: &Recipe, role: Role) -> BootConfig {
         executable_heap: recipe.executable_heap,
         paths: recipe.paths.clone(),
         cwd: recipe.current_working_directory.clone(),
+        debugging: Default::default(),
     }
 }
 
