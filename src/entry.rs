@@ -261,7 +261,7 @@ unsafe extern "C" fn vmod_start(
     vcl: Priv,
     program: Text,
     asynchronous: c_uint,
-    _debug: c_uint,
+    debug: c_uint,
 ) -> c_uint {
     let body = |ctx, state: &State| {
         if !in_init(ctx, "start") {
@@ -271,15 +271,16 @@ unsafe extern "C" fn vmod_start(
         let name = unsafe { string(program) };
         let result = match state.vcl.program(name) {
             None => Err("there is no such program".to_owned()),
-            Some(_) if asynchronous != 0 => state
-                .vcl
-                .start(&lossy(name))
-                .map_err(|error| error.to_string()),
-            // A reservation is what waits for the start.
-            Some(program) => program
-                .reserve()
-                .map(drop)
-                .map_err(|error| error.to_string()),
+            Some(program) => {
+                if debug == 0 {
+                    program.start();
+                } else {
+                    program.start_debugged();
+                }
+                // A reservation is what waits for the start.
+                let waited = (asynchronous == 0).then(|| program.reserve().map(drop));
+                waited.unwrap_or(Ok(())).map_err(|error| error.to_string())
+            }
         };
         if let Err(error) = &result {
             ctx.fail(&format!("tinykvm.start({}): {error}", lossy(name)));

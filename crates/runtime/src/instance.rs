@@ -14,6 +14,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
+use sandbox::gdb::Debugging;
 use sandbox::{BootConfig, BootError, Exit, Fault, Host, HostError, Image, MainVm, RequestLimits};
 
 use crate::announce;
@@ -313,6 +314,7 @@ impl Instance {
             regexes: self.regexes.fork(),
             allowed_fetch: Arc::clone(&self.allowed_fetch),
             voice: self.voice,
+            program: self.name.as_str().into(),
             ..Desk::default()
         };
         let counters = self
@@ -407,6 +409,7 @@ pub(crate) fn run_main(
     let mut entry = EntryPoints::deciding(recipe.control_ephemeral);
     let mut desk = Desk {
         voice: recipe.voice,
+        program: recipe.name.as_str().into(),
         allowed_fetch: recipe.allowed_fetch.clone().into(),
         ..Desk::default()
     };
@@ -517,7 +520,11 @@ pub(crate) fn boot_config(recipe: &Recipe, role: Role) -> BootConfig {
         Role::Request => "KVM_TYPE=request",
         Role::Storage => "KVM_TYPE=storage",
     };
-    for fixed in [kind, "KVM_STATE=state", "KVM_DEBUG=0"] {
+    let debug = match recipe.debugging.at_breakpoints {
+        true => "KVM_DEBUG=1",
+        false => "KVM_DEBUG=0",
+    };
+    for fixed in [kind, "KVM_STATE=state", debug] {
         env.push(fixed.as_bytes().to_vec());
     }
     BootConfig {
@@ -534,7 +541,10 @@ pub(crate) fn boot_config(recipe: &Recipe, role: Role) -> BootConfig {
         executable_heap: recipe.executable_heap,
         paths: recipe.paths.clone(),
         cwd: recipe.current_working_directory.clone(),
-        debugging: Default::default(),
+        debugging: Debugging {
+            at_start: recipe.debugging.at_start && role == Role::Request,
+            ..recipe.debugging
+        },
     }
 }
 

@@ -12,6 +12,7 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -83,6 +84,8 @@ pub struct Program {
     threads: Threads,
     patience: Duration,
     account: Arc<Account>,
+    /// The next load waits for gdb.
+    debug_start: AtomicBool,
     current: RwLock<Option<Arc<Instance>>>,
     life: Mutex<Life>,
     changed: Condvar,
@@ -126,6 +129,7 @@ impl Program {
             threads,
             patience,
             account: figures::account(name),
+            debug_start: AtomicBool::new(false),
             current: RwLock::new(None),
             life: Mutex::new(life),
             changed: Condvar::new(),
@@ -154,6 +158,12 @@ impl Program {
             .failed
             .as_ref()
             .map(|(reason, _)| Arc::clone(reason))
+    }
+
+    /// As `start`; the load waits for gdb before the program's first instruction.
+    pub fn start_debugged(self: &Arc<Self>) {
+        self.debug_start.store(true, Ordering::Relaxed);
+        self.start();
     }
 
     /// Begins to load the program if nobody has, and does not wait for it.
@@ -330,7 +340,8 @@ impl Program {
     }
 
     fn load_once(&self, round: u64) -> Result<Arc<Instance>, StartError> {
-        let recipe = self.source.recipe().map_err(StartError::Fetch)?;
+        let mut recipe = self.source.recipe().map_err(StartError::Fetch)?;
+        recipe.debugging.at_start = self.debug_start.swap(false, Ordering::Relaxed);
         let binaries = self.source.binaries().map_err(StartError::Fetch)?;
         Instance::start(&recipe, &binaries, self.threads, &|phase| {
             let mut life = self.life.lock();

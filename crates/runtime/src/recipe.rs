@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use sandbox::AllowedPath;
+use sandbox::gdb::Debugging;
 
 use crate::outgoing::FetchRule;
 
@@ -55,6 +56,8 @@ pub struct Recipe {
     pub control_ephemeral: bool,
     /// What more than usual is said about the program.
     pub voice: Voice,
+    /// When it waits for a debugger.
+    pub debugging: Debugging,
     /// The program has a storage VM.
     pub storage: bool,
     /// Request VMs.
@@ -100,6 +103,7 @@ impl Recipe {
             ephemeral: true,
             control_ephemeral: false,
             voice: Voice::default(),
+            debugging: Debugging::default(),
             storage: false,
             concurrency: 2,
             max_waiting: 1000,

@@ -5,6 +5,7 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
 use sandbox::AllowedPath;
+use sandbox::gdb::{DEFAULT_PORT, Debugging};
 
 use crate::config::{PathRule, ProgramConfig, Warmup};
 use crate::exchange::Severity;
@@ -174,6 +175,12 @@ fn recipe(config: &ProgramConfig) -> Recipe {
             start: settings.verbose,
             system_calls: settings.verbose_syscalls,
             mappings: settings.verbose_pagetables,
+        },
+        debugging: Debugging {
+            at_breakpoints: settings.allow_debug,
+            at_faults: settings.remote_debug_on_exception,
+            port: u16::try_from(settings.debug_port).unwrap_or(DEFAULT_PORT),
+            ..Debugging::default()
         },
         storage: settings.storage,
         concurrency: usize::try_from(settings.concurrency).unwrap_or(1),

@@ -258,16 +258,21 @@ pub(super) const SETTINGS: &[Key<Settings>] = &[
         "How many virtual CPUs a VM may use at the same time; more than 16 counts as 16.",
     )
     .idle("there is no multiprocessing"),
-    later(Key::new(
+    Key::new(
         "allow_debug",
         flag(|s| &mut s.allow_debug),
-        "Let breakpoints of the program wait for a debugger.",
-    )),
-    later(Key::new(
+        "Let calls of `sys_breakpoint()` wait for gdb ([how](../guest/README.md)).",
+    ),
+    Key::new(
         "remote_debug_on_exception",
         flag(|s| &mut s.remote_debug_on_exception),
-        "Wait for a debugger when the program fails.",
-    )),
+        "Wait for gdb when the program fails, at its start or in a request.",
+    ),
+    Key::new(
+        "debug_port",
+        number(1, 65535, |s| &mut s.debug_port),
+        "TCP port of this machine's own address (127.0.0.1) where gdb connects.",
+    ),
     Key::new(
         "control_ephemeral",
         flag(|s| &mut s.control_ephemeral),

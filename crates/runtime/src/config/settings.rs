@@ -40,6 +40,8 @@ pub struct Settings {
     pub smp: u32,
     pub allow_debug: bool,
     pub remote_debug_on_exception: bool,
+    /// 1 to 65535.
+    pub debug_port: u32,
     pub control_ephemeral: bool,
     pub ephemeral: bool,
     pub ephemeral_keep_working_memory: bool,
@@ -90,6 +92,7 @@ impl Default for Settings {
             smp: 0,
             allow_debug: false,
             remote_debug_on_exception: false,
+            debug_port: 2159,
             control_ephemeral: false,
             ephemeral: true,
             ephemeral_keep_working_memory: true,

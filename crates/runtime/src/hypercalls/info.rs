@@ -10,8 +10,16 @@ pub(super) fn nothing(_scene: &mut Scene<'_>, _vm: &mut VmCall<'_>) -> Result<Re
     Ok(Reply::Nothing)
 }
 
-pub(super) fn is_debug(_scene: &mut Scene<'_>, _vm: &mut VmCall<'_>) -> Result<Reply, Fault> {
-    Ok(Reply::Value(0))
+pub(super) fn is_debug(_scene: &mut Scene<'_>, vm: &mut VmCall<'_>) -> Result<Reply, Fault> {
+    Ok(Reply::Value(u64::from(vm.debuggable)))
+}
+
+pub(super) fn breakpoint(scene: &mut Scene<'_>, vm: &mut VmCall<'_>) -> Result<Reply, Fault> {
+    if vm.debuggable {
+        return Ok(Reply::Break);
+    }
+    scene.say(b"sys_breakpoint() skipped: \"allow_debug\" is not set");
+    Ok(Reply::Nothing)
 }
 
 /// There is no shared memory: an empty area, where upstream's allocator finds no room.

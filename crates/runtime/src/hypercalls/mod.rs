@@ -39,6 +39,8 @@ pub(crate) enum Reply {
     Nothing,
     /// The program waits or has answered.
     Stop,
+    /// A debugger may look now.
+    Break,
 }
 
 impl Reply {
@@ -117,6 +119,8 @@ pub(crate) struct Desk {
     pub(crate) allowed_fetch: Arc<[FetchRule]>,
     /// The program's settings; constant.
     pub(crate) voice: Voice,
+    /// The program's name.
+    pub(crate) program: Arc<str>,
 }
 
 /// Scratch space that a slot keeps from one request to the next.
@@ -140,6 +144,7 @@ impl Desk {
             scratch,
             allowed_fetch: _, // constant
             voice: _,         // constant
+            program: _,       // constant
         } = self;
         regexes.reset();
         log.reset();
@@ -158,6 +163,7 @@ impl Desk {
             scratch,
             allowed_fetch: _, // constant
             voice: _,         // constant
+            program: _,       // constant
         } = self;
         log.reset();
         answer.reset();
@@ -267,12 +273,23 @@ impl Hypercalls for Scene<'_> {
             }
             Ok(Reply::Nothing) => Action::Continue,
             Ok(Reply::Stop) => Action::Stop,
+            Ok(Reply::Break) => Action::Break,
             Err(fault) => Action::Fault(fault),
         }
     }
 
     fn output(&mut self, _stream: u8, text: &[u8]) {
         self.say_lines(text);
+    }
+
+    /// At once and without transaction: the log of a request is not seen before its end.
+    fn notice(&mut self, text: &str) {
+        let program = match &self.stage {
+            Stage::Boot { program, .. } | Stage::Between { program, .. } => program,
+            Stage::Storage { shared, .. } => shared.program(),
+            Stage::Request(_) | Stage::Warming { .. } | Stage::Streaming(_) => &*self.desk.program,
+        };
+        journal::say(Severity::Info, program, text.as_bytes());
     }
 
     fn system_call(&mut self, number: u64, arguments: [u64; 6], result: i64) {
@@ -340,7 +357,7 @@ table! {
     TINYKVM_CALL_FETCH "sys_fetch" By(fetch::fetch);
     TINYKVM_CALL_REQUEST "sys_request" By(fetch::request);
     TINYKVM_CALL_LOG "sys_log" By(log::log);
-    TINYKVM_CALL_BREAKPOINT "sys_breakpoint" By(info::nothing);
+    TINYKVM_CALL_BREAKPOINT "sys_breakpoint" By(info::breakpoint);
     TINYKVM_CALL_IS_DEBUG "sys_is_debug" By(info::is_debug);
 }
 

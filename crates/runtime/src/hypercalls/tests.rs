@@ -78,6 +78,7 @@ impl Guest {
             regs: &mut self.regs,
             memory: &mut self.memory,
             deadline: Instant::now() + Duration::from_secs(300),
+            debuggable: false,
         };
         scene.hypercall(&mut vm, number)
     }

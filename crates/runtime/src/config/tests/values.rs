@@ -194,6 +194,14 @@ fn every_scalar_key_reaches_its_own_field() {
             },
         ),
         (
+            "debug_port",
+            json!(2160),
+            Settings {
+                debug_port: 2160,
+                ..d()
+            },
+        ),
+        (
             "control_ephemeral",
             json!(true),
             Settings {
