@@ -79,15 +79,23 @@ impl Updatable {
         &self.config.name
     }
 
-    /// After this time an update has ended, or something is wrong: its turn has come, it has
-    /// started twice and been warmed up once, and moved its state.
+    /// After this time an update has ended, or something is wrong: it has waited for its turn,
+    /// fetched, started a storage, started, been warmed up in vain, started again, and moved its
+    /// state, each as long as it may take.
     pub fn max_time(&self) -> Duration {
         let settings = &self.config.settings;
+        let fetch = match settings.download.as_slice() {
+            [] => Duration::ZERO,
+            _ => Duration::from_secs(120),
+        };
         let starts = settings.max_boot_time.saturating_mul(4);
-        let state = settings.max_storage_time.saturating_mul(4);
-        [settings.max_queue_time, starts, state]
+        let state = match settings.storage {
+            true => settings.max_storage_time.saturating_mul(12),
+            false => Duration::ZERO,
+        };
+        [settings.max_queue_time, fetch, starts, state]
             .into_iter()
-            .fold(Duration::from_secs(10), Duration::saturating_add)
+            .fold(Duration::from_secs(30), Duration::saturating_add)
     }
 
     /// Updates the program by what was uploaded: an ELF file or an archive. Blocks, and needs a
