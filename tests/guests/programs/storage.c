@@ -169,7 +169,7 @@ static void append_state(size_t n, struct virtbuffer *buffers, size_t size)
 {
 	(void)n, (void)size;
 	int fd = open(getenv("KVM_STATE"), O_WRONLY | O_CREAT | O_APPEND, 0600);
-	long written = fd < 0 ? -errno : write(fd, buffers[0].data, buffers[0].len);
+	long written = fd < 0 ? -errno : write(fd, buffers[0].data, buffers[0].len - 1);
 	if (fd >= 0)
 		close(fd);
 	storage_return(&written, sizeof(written));

@@ -151,11 +151,11 @@ pub(super) const SETTINGS: &[Key<Settings>] = &[
         seconds(|s| &mut s.max_request_time),
         "How long the program may take for a request.",
     ),
-    later(Key::new(
+    Key::new(
         "max_storage_time",
         seconds(|s| &mut s.max_storage_time),
-        "How long a call into the storage VM may take.",
-    )),
+        "How long a call into the storage VM may take; a task may take half as long again.",
+    ),
     Key::new(
         "max_queue_time",
         seconds(|s| &mut s.max_queue_time),
@@ -169,7 +169,7 @@ pub(super) const SETTINGS: &[Key<Settings>] = &[
     Key::new(
         "max_memory",
         mib(1, |s| &mut s.max_memory),
-        "Memory that `main()` may touch.",
+        "Memory that `main()` may touch, and that the storage VM may use.",
     )
     .then(widen),
     Key::new(
@@ -206,11 +206,11 @@ pub(super) const SETTINGS: &[Key<Settings>] = &[
         number(1, 255, |s| &mut s.concurrency),
         "How many VMs serve requests at the same time.",
     ),
-    later(Key::new(
+    Key::new(
         "storage",
         flag(|s| &mut s.storage),
         "Keep one more VM, never reset, that holds the program's state.",
-    )),
+    ),
     Key::new(
         "hugepages",
         flag(|s: &mut Settings| &mut s.hugepages),

@@ -82,10 +82,12 @@ impl Storage {
             keep: 0,
         };
         let limits = crate::instance::memory_limits(&config);
-        let mut main = MainVm::boot(host, elf, &config)?;
+        let of_storage = |error: StartError| StartError::Storage(Box::new(error));
+        let mut main =
+            MainVm::boot(host, elf, &config).map_err(|error| of_storage(error.into()))?;
         let mut founding = Founding::default();
-        let (entry, desk) = run_main(&mut main, recipe, &limits, Some(&mut founding), None)
-            .map_err(|error| StartError::Storage(Box::new(error)))?;
+        let (entry, desk) =
+            run_main(&mut main, recipe, &limits, Some(&mut founding), None).map_err(of_storage)?;
         let image = main.freeze()?;
         let Founding { allowed, queue } = founding;
         let shared = Arc::new(Shared {

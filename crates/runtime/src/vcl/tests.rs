@@ -25,12 +25,12 @@ fn programs_are_found_by_their_whole_name_of_any_bytes() {
 fn a_library_comes_from_a_file_and_its_errors_are_errors() {
     let path = std::env::temp_dir().join(format!("tinykvm-vcl-{}.json", std::process::id()));
     let uri = format!("file://{}", path.display());
-    fs::write(&path, r#"{"p": {"filename": "/p", "storage": true}}"#).unwrap();
+    fs::write(&path, r#"{"p": {"filename": "/p", "smp": 2}}"#).unwrap();
     let vcl = Vcl::new();
     let warnings = vcl.library(&uri).unwrap();
     assert_eq!(
         warnings[0].to_string(),
-        r#"program "p": setting "storage" has no effect yet"#
+        r#"program "p": setting "smp" has no effect yet"#
     );
     fs::write(&path, r#"{"q": {"filename": "/q"}, "r": {}"#).unwrap();
     let error = vcl.library(&uri).unwrap_err();
