@@ -30,7 +30,7 @@ fn a_library_comes_from_a_file_and_its_errors_are_errors() {
     let warnings = vcl.library(&uri).unwrap();
     assert_eq!(
         warnings[0].to_string(),
-        r#"program "p": setting "smp" has no effect yet"#
+        r#"program "p": setting "smp" has no effect: there is no multiprocessing"#
     );
     fs::write(&path, r#"{"q": {"filename": "/q"}, "r": {}"#).unwrap();
     let error = vcl.library(&uri).unwrap_err();
