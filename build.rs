@@ -169,15 +169,21 @@ fn generate(varnish: &Varnish, out: &Path) -> Result<(), String> {
 
 /// VSC_*.c and VSC_*.h, from the descriptions of counters.
 fn describe_counters(varnish: &Varnish, out: &Path) -> Result<(), String> {
-    let folder = env::current_dir().map_err(|e| format!("cannot find this folder: {e}"))?;
     for set in COUNTERS {
         let description = format!("vmod/{set}.vsc");
         println!("cargo::rerun-if-changed={description}");
+        // The words of the language begin with the daemon's name.
+        let words = format!(".. {}_vsc", varnish.name);
+        let text = fs::read_to_string(&description)
+            .map_err(|e| format!("cannot read {description}: {e}"))?
+            .replace(".. varnish_vsc", &words);
+        let copy = out.join(format!("{set}.vsc"));
+        fs::write(&copy, text).map_err(|e| format!("cannot write {}: {e}", copy.display()))?;
         for what in ["-c", "-h"] {
             let done = Command::new("python3")
                 .arg(&varnish.vsctool)
                 .arg(what)
-                .arg(folder.join(&description))
+                .arg(&copy)
                 .current_dir(out)
                 .output()
                 .map_err(|e| {
