@@ -2,7 +2,7 @@
 
 use std::ffi::c_uint;
 
-use runtime::{Side, chain::Outcome};
+use runtime::{Exchange, Side, chain::Outcome};
 
 use crate::{
     context::{Context, Place, string},
@@ -20,8 +20,6 @@ const _: () = {
     ];
 };
 
-/// Bytes that go into the body at once.
-const CHUNK: usize = 64 << 10;
 /// When there is no answer.
 const FAILED: u16 = 500;
 
@@ -94,18 +92,15 @@ fn fill(ctx: Context<'_>, outcome: &mut Outcome) -> Result<(), String> {
     messages
         .put_content_type(&outcome.response.content_type)
         .map_err(|error| format!("Content-Type: {error}"))?;
-    let len = usize::try_from(outcome.response.content_length).unwrap_or(usize::MAX);
-    let mut chunk = vec![0; len.min(CHUNK)];
-    loop {
-        let count = outcome
-            .pull(&mut chunk)
-            .map_err(|error| error.to_string())?;
-        let Some(part) = chunk.get(..count).filter(|part| !part.is_empty()) else {
-            return Ok(());
-        };
-        // SAFETY: in vcl_synth or vcl_backend_error; the bytes are copied during the call.
-        if unsafe { ffi::tk_synth_body(ctx.raw(), part.as_ptr().cast(), part.len()) } != 0 {
-            return Err("no memory for the body".to_owned());
-        }
+    // All of it first: half a body is none.
+    let mut say = |severity, text: &[u8]| messages.log(severity, text);
+    outcome
+        .detach_and_say(&mut say)
+        .map_err(|error| error.to_string())?;
+    let body = outcome.held();
+    // SAFETY: in vcl_synth or vcl_backend_error; the bytes are copied during the call.
+    if unsafe { ffi::tk_synth_body(ctx.raw(), body.as_ptr().cast(), body.len()) } != 0 {
+        return Err("no memory for the body".to_owned());
     }
+    Ok(())
 }

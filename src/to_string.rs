@@ -2,11 +2,12 @@
 
 use std::ffi::c_char;
 
-use runtime::chain::Outcome;
+use runtime::{Exchange, chain::Outcome};
 
 use crate::{
     context::{Context, string},
     entry::{Ctx, Priv, Text, enter},
+    exchange::Messages,
     ffi,
     immediate::{self, NoAnswer, Order},
     state::State,
@@ -68,9 +69,14 @@ fn copy(ctx: Context<'_>, outcome: &mut Outcome) -> Result<*const c_char, String
         .ok_or_else(|| {
             format!("no workspace for {wanted} bytes: raise workspace_client or workspace_backend")
         })?;
+    let mut messages = Messages::new(ctx);
+    let mut say = |severity, text: &[u8]| messages.log(severity, text);
     let mut filled = 0;
     while let Some(rest) = room.get_mut(filled..).filter(|rest| !rest.is_empty()) {
-        match outcome.pull(rest).map_err(|error| error.to_string())? {
+        match outcome
+            .pull_and_say(rest, &mut say)
+            .map_err(|error| error.to_string())?
+        {
             0 => return Err("the response is shorter than it said".to_owned()),
             count => filled = filled.saturating_add(count),
         }

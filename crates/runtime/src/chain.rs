@@ -32,6 +32,9 @@ const MOST_HELD: u64 = 512 << 20;
 /// How long the item `fetch` may take.
 const FETCH_TIME: Duration = Duration::from_secs(60);
 
+/// How a body is read.
+type Pull<'a> = dyn FnMut(&mut Reservation, &mut [u8]) -> Result<usize, PullError> + 'a;
+
 /// What an item of a chain is.
 #[derive(Debug, Clone)]
 pub enum Item {
@@ -127,7 +130,7 @@ pub enum TransferError {
     Refused(#[from] BodyError),
     #[error(transparent)]
     Lost(#[from] PullError),
-    #[error("{len} bytes are more than the host holds while it waits for a request VM")]
+    #[error("{len} bytes are more than the host keeps of a response")]
     TooLarge { len: u64 },
 }
 
@@ -260,9 +263,7 @@ fn next<E>(
         Some(reservation) => reservation,
         None => {
             let mut say = |severity, line: &[u8]| exchange.log(severity, line);
-            outcome
-                .detach_by(&mut |reservation, rest| reservation.pull_and_say(rest, &mut say))
-                .map_err(lost)?;
+            outcome.detach_and_say(&mut say).map_err(lost)?;
             exchange.before_waiting();
             program.reserve_before(exchange.deadline())?
         }
@@ -358,7 +359,7 @@ impl Outcome {
     }
 
     fn pull_held(&mut self, into: &mut [u8]) -> usize {
-        let rest = self.held.get(self.read..).unwrap_or_default();
+        let rest = self.held();
         let len = rest.len().min(into.len());
         if let (Some(to), Some(from)) = (into.get_mut(..len), rest.get(..len)) {
             to.copy_from_slice(from);
@@ -372,10 +373,12 @@ impl Outcome {
         self.detach_by(&mut Reservation::pull)
     }
 
-    fn detach_by(
-        &mut self,
-        pull: &mut dyn FnMut(&mut Reservation, &mut [u8]) -> Result<usize, PullError>,
-    ) -> Result<(), TransferError> {
+    /// As `detach`, with the log where it belongs.
+    pub fn detach_and_say(&mut self, say: &mut Say<'_>) -> Result<(), TransferError> {
+        self.detach_by(&mut |reservation, room| reservation.pull_and_say(room, say))
+    }
+
+    fn detach_by(&mut self, pull: &mut Pull<'_>) -> Result<(), TransferError> {
         let len = self.response.content_length;
         if self.reservation.is_some() && len > MOST_HELD {
             return Err(TransferError::TooLarge { len });
@@ -383,18 +386,31 @@ impl Outcome {
         let Some(mut reservation) = self.reservation.take() else {
             return Ok(());
         };
-        let room = usize::try_from(len).unwrap_or(usize::MAX);
-        let mut held = vec![0; room];
-        let mut filled = 0;
-        while let Some(rest) = held.get_mut(filled..).filter(|rest| !rest.is_empty()) {
-            match pull(&mut reservation, rest)? {
-                0 => break,
-                count => filled = filled.saturating_add(count),
+        let most = usize::try_from(len).unwrap_or(usize::MAX);
+        let mut held = Vec::new();
+        loop {
+            // What a program announces is not yet there: memory is taken as it comes.
+            let filled = held.len();
+            let more = most.saturating_sub(filled).min(CHUNK);
+            held.try_reserve(more)
+                .map_err(|_| TransferError::TooLarge { len })?;
+            held.resize(filled.saturating_add(more), 0);
+            let count = match held.get_mut(filled..) {
+                Some(room) if !room.is_empty() => pull(&mut reservation, room)?,
+                _ => 0,
+            };
+            held.truncate(filled.saturating_add(count));
+            if count == 0 {
+                break;
             }
         }
-        held.truncate(filled);
         (self.held, self.read) = (held, 0);
         Ok(())
+    }
+
+    /// What is left of a body that the host has.
+    pub fn held(&self) -> &[u8] {
+        self.held.get(self.read..).unwrap_or_default()
     }
 
     /// Makes the body the request body of another VM, and gives the own one back.
