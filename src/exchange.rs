@@ -73,6 +73,21 @@ impl<'a> Messages<'a> {
         }
     }
 
+    /// Whether the answer is for one client alone.
+    fn is_private(&self) -> bool {
+        match self.ctx.place() {
+            Place::Client | Place::Synth => true,
+            Place::Director
+            | Place::BackendFetch
+            | Place::BackendResponse
+            | Place::BackendError => {
+                // SAFETY: a valid context of a backend task.
+                unsafe { ffi::tk_object_private(self.ctx.raw()) != 0 }
+            }
+            Place::Init | Place::Other => false,
+        }
+    }
+
     pub(crate) fn request_method(&self) -> &'a [u8] {
         // SAFETY: a valid context of a task.
         workspace_bytes(unsafe { ffi::tk_http_method(self.ctx.raw()) }).unwrap_or_default()
@@ -224,7 +239,8 @@ impl Exchange for Messages<'_> {
     }
 
     fn deadline(&self) -> Option<Instant> {
-        self.cause().deadline
+        // What is made for the cache is of use to others as well.
+        self.cause().deadline.filter(|_| self.is_private())
     }
 
     fn outgoing(&self) -> Outgoing {
