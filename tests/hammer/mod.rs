@@ -16,7 +16,7 @@ use std::{
 
 /// What makes the test executable a load generator.
 pub(crate) const ASKED: &str = "--hammer";
-const CLIENTS: usize = 4;
+const CLIENTS: usize = 3;
 const VERSIONS: [&str; 2] = ["v1", "v2"];
 
 /// Does what the arguments behind [`ASKED`] say; answers what happened.

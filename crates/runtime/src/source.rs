@@ -48,12 +48,12 @@ pub(crate) struct Configured(pub(crate) ProgramConfig);
 
 impl Source for Configured {
     fn recipe(&self) -> Result<Recipe, String> {
+        download(&self.0)?;
         Ok(recipe(&self.0))
     }
 
     fn binaries(&self) -> Result<Binaries, String> {
         let config = &self.0;
-        download(config)?;
         let Loaded { binaries, from } =
             loader::program(config).map_err(|error| error.to_string())?;
         if let Some((severity, line)) = report(config, from) {

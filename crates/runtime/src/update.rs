@@ -202,6 +202,8 @@ impl Program {
             let waited = asked.elapsed();
             return Err(UpdateError::Busy { waited });
         };
+        let line = format!("live update: {} bytes", binaries.request.len());
+        journal::say(Severity::Info, self.name(), line.as_bytes());
         let recipe = self.source().recipe().map_err(UpdateError::Settings)?;
         let start = || Instance::start(&recipe, binaries, self.threads(), &|_phase| {});
         let fresh: Arc<Instance> =
