@@ -20,7 +20,7 @@ case $version in
   *) fail "unknown version '$version': 7.1, 7.7 or 9.0 (Vinyl Cache)" ;;
 esac
 # What the .vtc files' shell commands use, and the libraries of the module.
-packages+=(libcurl4 procps curl python3-minimal)
+packages+=(libcurl4 procps curl python3-minimal gdb)
 
 installed=$(pkg-config --modversion varnishapi 2>/dev/null || pkg-config --modversion vinylapi 2>/dev/null || true)
 if [ "${installed%.*}" = "$version" ]; then

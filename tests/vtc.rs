@@ -5,7 +5,7 @@
 //! A file may use the macros `${vmod}` (the library), `${vmod_path}` (its folder and that of
 //! Varnish's own modules), `${vcl}` (the folder of the examples in VCL), `${guest_NAME}`
 //! (tests/guests/programs/NAME, compiled), `${example_NAME}` (examples/NAME/NAME.c, compiled),
-//! `${hammer}` (tests/hammer), and `${xid}`, the header that Varnish calls X-Varnish and Vinyl Cache
+//! `${hammer}` (tests/hammer), `${free_port}` (a TCP port that nobody uses), and `${xid}`, the header that Varnish calls X-Varnish and Vinyl Cache
 //! X-Vinyl.
 //! One with a line `# needs: restrict`, or `# needs: no restrict`, is there only for a Varnish whose
 //! VCL compiler knows `$Restrict`, or for one whose does not.
@@ -15,6 +15,7 @@ mod hammer;
 use std::{
     env, fs,
     io::{self, Write as _},
+    net::{Ipv4Addr, TcpListener},
     path::{Path, PathBuf},
     process::{Command, ExitCode},
 };
@@ -99,6 +100,9 @@ fn run(file: &Path) -> Result<Completion, Failed> {
     command.arg(format!("-Dvmod_path={folder}:{}", env!("VARNISH_VMODDIR")));
     command.arg(format!("-Dxid=x-{}", env!("VARNISH_NAME")));
     command.arg(format!("-Dvcl={}", root().join("vcl").display()));
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+    command.arg(format!("-Dfree_port={}", listener.local_addr()?.port()));
+    drop(listener);
     let own = env::current_exe()?;
     command.arg(format!("-Dhammer={} {}", own.display(), hammer::ASKED));
     for name in names_in(&text, "${guest_") {

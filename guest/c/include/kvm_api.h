@@ -598,8 +598,8 @@ static inline void vlogf(const char *format, ...)
 	sys_log(text, kvm_fitted_(len, sizeof(text)));
 }
 
-long sys_is_debug(void);    /* 1 in a debug instance, else 0 */
-void sys_breakpoint(void);  /* waits for GDB, where that is allowed. May be missing. */
+long sys_is_debug(void);    /* 1 where sys_breakpoint() waits for gdb, else 0 */
+void sys_breakpoint(void);  /* waits for gdb where the program's "allow_debug" is set */
 
 /* A pointer to anything as a pointer to a function. */
 #define TRUST_ME(p) ((void (*)(void))(uintptr_t)(p))
