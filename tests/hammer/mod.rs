@@ -35,10 +35,11 @@ pub(crate) fn run() -> Result<String, String> {
 
     let over = AtomicBool::new(false);
     let answers: [AtomicU64; 2] = Default::default();
+    let slowest = AtomicU64::new(0);
     let begun = Instant::now();
     thread::scope(|scope| {
         let clients: Vec<_> = (0..CLIENTS)
-            .map(|_| scope.spawn(|| ask_until(&over, &server, &answers)))
+            .map(|_| scope.spawn(|| ask_until(&over, &server, &answers, &slowest)))
             .collect();
         let updated = update(&server, updates, &builds, &answers);
         over.store(true, Ordering::Relaxed);
@@ -55,14 +56,23 @@ pub(crate) fn run() -> Result<String, String> {
     }
     let took = begun.elapsed();
     Ok(format!(
-        "{updates} updates in {took:.1?}, {answers:?} answers by the two builds"
+        "{updates} updates in {took:.1?}, {answers:?} answers by the two builds, the slowest after {:.1?}",
+        Duration::from_micros(slowest.into_inner())
     ))
 }
 
-fn ask_until(over: &AtomicBool, server: &str, answers: &[AtomicU64; 2]) -> Result<(), String> {
+fn ask_until(
+    over: &AtomicBool,
+    server: &str,
+    answers: &[AtomicU64; 2],
+    slowest: &AtomicU64,
+) -> Result<(), String> {
     let mut connection = Connection::open(server)?;
     while !over.load(Ordering::Relaxed) {
+        let begun = Instant::now();
         let (status, body) = connection.request("GET", "/", &[])?;
+        let took = u64::try_from(begun.elapsed().as_micros()).unwrap_or(u64::MAX);
+        slowest.fetch_max(took, Ordering::Relaxed);
         let version = VERSIONS.iter().position(|version| body == *version);
         let (200, Some(version)) = (status, version) else {
             over.store(true, Ordering::Relaxed);

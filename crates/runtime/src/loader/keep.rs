@@ -11,6 +11,8 @@ use sha2::{Digest as _, Sha256};
 use super::copy::{beside, remove};
 use super::file;
 use crate::config::ProgramConfig;
+use crate::exchange::Severity;
+use crate::journal;
 use crate::source::Binaries;
 use crate::update::Stored;
 
@@ -23,6 +25,8 @@ pub(crate) fn keep(config: &ProgramConfig, binaries: &Binaries) -> Stored {
     if let Some(hash) = &config.sha256
         && Sha256::digest(&binaries.request)[..] != hash[..]
     {
+        let line = "live update: not kept, its sha256 is not the configuration's";
+        journal::say(Severity::Info, &config.name, line.as_bytes());
         return Stored::No;
     }
     let storage = beside(path, "_storage");
