@@ -20,7 +20,7 @@ use sandbox::{BootConfig, BootError, Exit, Fault, Host, HostError, Image, MainVm
 use crate::announce;
 use crate::exchange::Severity;
 use crate::figures;
-use crate::hypercalls::{Desk, EntryPoints, MemoryLimits, Regexes, Scene, Stage, Waiting};
+use crate::hypercalls::{Desk, EntryPoints, MemoryLimits, Regexes, Scene, Stage};
 use crate::journal;
 use crate::outgoing::FetchRule;
 use crate::pool::{Busy, Depth, Pool};
@@ -134,7 +134,11 @@ impl Instance {
             Ok((main, entry, desk))
         };
         let (mut main, mut entry, mut desk) = boot()?;
-        if let (Some(warming), Some(Waiting::Paused { .. })) = (&recipe.warmup, entry.waiting()) {
+        if let Some(warming) = recipe
+            .warmup
+            .as_ref()
+            .filter(|warming| warming.requests > 0)
+        {
             reached(Phase::Warming);
             let mut warmer = Warmer {
                 warming,
@@ -534,6 +538,13 @@ pub(crate) fn boot_config(recipe: &Recipe, role: Role) -> BootConfig {
         max_memory: recipe.max_memory,
         address_space: recipe.address_space.max(recipe.max_memory),
         executable: recipe.executable.clone(),
+        // The storage VM has an image of its own.
+        shared_memory: match role {
+            Role::Request => recipe.shared_memory,
+            Role::Storage => 0,
+        },
+        regions: recipe.regions.clone(),
+        large_pages: recipe.large_pages,
         request: RequestLimits {
             memory: recipe.max_request_memory,
             keep: recipe.keep_memory,

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use sandbox::AllowedPath;
 use sandbox::gdb::Debugging;
+use sandbox::{AllowedPath, Region};
 
 use crate::outgoing::FetchRule;
 
@@ -47,6 +47,11 @@ pub struct Recipe {
     pub max_memory: u64,
     pub address_space: u64,
     pub max_request_memory: u64,
+    /// What all request VMs and the main VM share.
+    pub shared_memory: u64,
+    /// Areas of address space that are not the program's to arrange.
+    pub regions: Vec<Region>,
+    pub large_pages: bool,
     /// What a request VM keeps of its memory for the next request (`limit_workmem_after_req`).
     pub keep_memory: u64,
     pub executable_heap: bool,
@@ -68,7 +73,7 @@ pub struct Recipe {
     pub warmup: Option<Warming>,
 }
 
-/// Requests for a program that waits in the middle of its code, to fill its caches with.
+/// Requests for a program, to fill its caches with.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Warming {
     /// So many; unless `exact`, it ends when that many in a row were not faster than the fastest.
@@ -98,6 +103,9 @@ impl Recipe {
             max_memory: 256 << 20,
             address_space: 256 << 20,
             max_request_memory: 64 << 20,
+            shared_memory: 0,
+            regions: Vec::new(),
+            large_pages: false,
             keep_memory: u64::MAX,
             executable_heap: false,
             ephemeral: true,

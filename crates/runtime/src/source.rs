@@ -4,10 +4,10 @@
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
-use sandbox::AllowedPath;
 use sandbox::gdb::{DEFAULT_PORT, Debugging};
+use sandbox::{AllowedPath, GuestVirt, Region, Use};
 
-use crate::config::{PathRule, ProgramConfig, Warmup};
+use crate::config::{Access, PathRule, ProgramConfig, Remapping, Warmup};
 use crate::exchange::Severity;
 use crate::journal;
 use crate::loader::{self, Had, Kept, Loaded, Origin};
@@ -162,6 +162,9 @@ fn recipe(config: &ProgramConfig) -> Recipe {
         max_memory: settings.max_memory,
         address_space: settings.address_space,
         max_request_memory: settings.max_request_memory,
+        shared_memory: settings.shared_memory,
+        regions: settings.remappings.iter().map(region).collect(),
+        large_pages: settings.transparent_hugepages,
         keep_memory: if settings.ephemeral_keep_working_memory {
             settings.limit_workmem_after_req
         } else {
@@ -213,6 +216,18 @@ fn paths(config: &ProgramConfig) -> Vec<AllowedPath> {
         });
     }
     paths
+}
+
+fn region(remapping: &Remapping) -> Region {
+    Region {
+        address: GuestVirt::new(remapping.address),
+        len: remapping.size,
+        usage: match remapping.access {
+            Access::ReadWrite => Use::Data,
+            Access::ReadWriteExecute => Use::Code,
+            Access::Nothing => Use::Nothing,
+        },
+    }
 }
 
 fn allowed_path(rule: &PathRule) -> AllowedPath {

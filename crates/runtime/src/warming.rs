@@ -1,5 +1,5 @@
 //! Requests that a main VM answers before it is frozen, so that every request VM starts with warm
-//! caches. Only programs that wait in the middle of their code (`wait_for_requests_paused`) can.
+//! caches: by its callbacks, or, where it waits in the middle of its code, by going on there.
 //!
 //! Guards: afterwards the program waits as it did before, or the caller is told to start it anew;
 //! a program in the middle of a failed request is never frozen.
@@ -10,7 +10,7 @@ use sandbox::{Exit, Fault, GuestVirt, MainVm, MapError, Place, Protection};
 use tinykvm_sys::bytes_of;
 
 use crate::Recorded;
-use crate::hypercalls::{Desk, EntryPoints, MemoryLimits, Scene, Stage, Waiting};
+use crate::hypercalls::{Desk, Entry, EntryPoints, MemoryLimits, Scene, Stage, Waiting};
 use crate::random::Random;
 use crate::recipe::Warming;
 use crate::request_abi::{Layout, Request};
@@ -36,6 +36,8 @@ pub(crate) enum Cold {
     NoAnswer,
     #[error("the program did not wait for the next request")]
     DidNotWait,
+    #[error("the program has no callback for requests without a body")]
+    NoCallback,
 }
 
 /// What is needed besides the VM.
@@ -81,9 +83,7 @@ impl Warmer<'_> {
     }
 
     fn one(&mut self, main: &mut MainVm, area: GuestVirt) -> Result<(), Cold> {
-        let Some(Waiting::Paused { request: place }) = self.entry.waiting() else {
-            return Err(Cold::DidNotWait);
-        };
+        let waiting = self.entry.waiting().ok_or(Cold::DidNotWait)?;
         let mut exchange = self.exchange();
         let method = exchange.method.clone();
         let request = Request {
@@ -100,21 +100,38 @@ impl Warmer<'_> {
             return Err(Cold::TooBig(format!("more than {AREA} bytes")));
         }
         let random = Random::new().pair().map_err(|error| too_big(&error))?;
-        let (_, shown) = layout
+        let (whole, shown) = layout
             .complete(area, strings, &request, None, random)
             .map_err(|error| too_big(&error))?;
         let memory = main.memory_mut();
         memory.write(area, layout.bytes()).map_err(Fault::from)?;
-        memory.write(place, bytes_of(&shown)).map_err(Fault::from)?;
-
-        self.entry.goes_on();
         self.desk.answer.reset();
-        self.step(main, &mut exchange, self.max_request_time)?;
+        match waiting {
+            Waiting::Paused { request: place } => {
+                memory.write(place, bytes_of(&shown)).map_err(Fault::from)?;
+                self.entry.goes_on();
+                self.step(main, &mut exchange, self.max_request_time)?;
+            }
+            Waiting::ForCallbacks => {
+                let at = strings.at(area);
+                let (function, arguments) =
+                    match (self.entry.get(Entry::Request), self.entry.get(Entry::Get)) {
+                        (Some(function), _) => (function, [whole, 0]),
+                        (None, Some(function)) => (function, [at.url, at.argument]),
+                        (None, None) => return Err(Cold::NoCallback),
+                    };
+                self.run_within(self.max_request_time, &mut exchange, |deadline, scene| {
+                    main.call(function, &arguments, deadline, scene)
+                })?;
+            }
+        }
         if self.desk.answer.status().is_none() {
             return Err(Cold::NoAnswer);
         }
         self.desk.answer.reset();
-        self.step(main, &mut exchange, BACK_TO_WAITING)?;
+        if let Waiting::Paused { .. } = waiting {
+            self.step(main, &mut exchange, BACK_TO_WAITING)?;
+        }
         if self.entry.waiting().is_none() {
             return Err(Cold::DidNotWait);
         }
@@ -128,6 +145,15 @@ impl Warmer<'_> {
         exchange: &mut Recorded,
         time: Duration,
     ) -> Result<(), Cold> {
+        self.run_within(time, exchange, |deadline, scene| main.run(deadline, scene))
+    }
+
+    fn run_within(
+        &mut self,
+        time: Duration,
+        exchange: &mut Recorded,
+        run: impl FnOnce(Instant, &mut Scene<'_>) -> Result<Exit, Fault>,
+    ) -> Result<(), Cold> {
         let mut scene = Scene {
             stage: Stage::Warming {
                 exchange,
@@ -137,7 +163,7 @@ impl Warmer<'_> {
             limits: self.limits,
             storage: self.storage,
         };
-        match main.run(Instant::now() + time, &mut scene)? {
+        match run(Instant::now() + time, &mut scene)? {
             Exit::Stopped(_) => Ok(()),
             Exit::Returned { .. } => Err(Cold::NoAnswer),
         }

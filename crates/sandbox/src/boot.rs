@@ -9,8 +9,8 @@ use crate::gdb::Debugging;
 use crate::image::{Image, RequestLimits};
 use crate::kvm::{Host, HostError, install};
 use crate::linux::{AllowedPath, Process, ProcessConfig};
-use crate::machine::{Counters, Exit, Machine, MemoryLimit};
-use crate::memory::{MapError, Place, Protection};
+use crate::machine::{Counters, Exit, Machine, MemoryLimit, return_address};
+use crate::memory::{MapError, Place, Protection, Region, Use};
 use crate::start::{self, Auxv, StartError};
 use crate::{Fault, Hypercalls, Memory, Regs, layout};
 
@@ -36,6 +36,12 @@ pub struct BootConfig {
     pub max_memory: u64,
     /// Bytes that it may map; at least `max_memory`.
     pub address_space: u64,
+    /// Bytes that all VMs of the program share.
+    pub shared_memory: u64,
+    /// Ask the host for large pages where it has some.
+    pub large_pages: bool,
+    /// Areas of address space that are not the program's to arrange.
+    pub regions: Vec<Region>,
     /// What requests may use.
     pub request: RequestLimits,
     /// Mappings may be writable and executable at once.
@@ -60,6 +66,9 @@ pub enum BootError {
          address_space"
     )]
     TooLarge { limit: u64, error: MapError },
+    /// An area of address space cannot be arranged as configured.
+    #[error("the area at {address} that is configured: {error}")]
+    Region { address: GuestVirt, error: MapError },
     /// Its arguments and environment do not fit on the stack.
     #[error("cannot set up arguments and environment: {0}")]
     Start(#[from] StartError),
@@ -89,12 +98,32 @@ impl MainVm {
         )?;
         let limit = config.address_space.max(config.max_memory);
         let too_large = |error| BootError::TooLarge { limit, error };
+        let prepared = |region: &Region| {
+            if region.usage == Use::Nothing {
+                0
+            } else {
+                region.len
+            }
+        };
+        let prepared = config.regions.iter().map(prepared);
+        let bytes = prepared.fold(limit, u64::saturating_add);
         let mut memory =
-            Memory::new_main(limit, config.executable_heap).map_err(HostError::Memory)?;
+            Memory::new_main_sharing(bytes, config.shared_memory, config.executable_heap)
+                .map_err(HostError::Memory)?;
+        if config.large_pages {
+            memory.prefer_large_pages();
+        }
         install(&mut memory).map_err(HostError::Memory)?;
         load(&mut memory, &program).map_err(too_large)?;
 
         let stack_top = lay_out(&mut memory, program.image_end.raw()).map_err(too_large)?;
+        for region in &config.regions {
+            let add = memory.add_region(region);
+            add.map_err(|error| BootError::Region {
+                address: region.address,
+                error,
+            })?;
+        }
         let auxv = Auxv::new(&program, host.hwcap());
         let args: Vec<&[u8]> = config.args.iter().map(Vec::as_slice).collect();
         let env: Vec<&[u8]> = config.env.iter().map(Vec::as_slice).collect();
@@ -130,6 +159,41 @@ impl MainVm {
     /// Runs the program until a hypercall's handler stops it; call again to go on.
     pub fn run(&mut self, deadline: Instant, calls: &mut dyn Hypercalls) -> Result<Exit, Fault> {
         self.machine.run(deadline, calls)
+    }
+
+    /// Calls a function of a program that waits, on the stack below where it waits, with up to six
+    /// arguments. Afterwards it waits as before, wherever the function stopped; after a fault it
+    /// must not be used any more.
+    pub fn call(
+        &mut self,
+        function: GuestVirt,
+        arguments: &[u64],
+        deadline: Instant,
+        calls: &mut dyn Hypercalls,
+    ) -> Result<Exit, Fault> {
+        const RED_ZONE: u64 = 128;
+        let argument = |index: usize| arguments.get(index).copied().unwrap_or(0);
+        let waiting = self.machine.regs;
+        // As after a CALL: the return address on the stack, RSP 8 below a multiple of 16.
+        let rsp = (waiting.rsp.saturating_sub(RED_ZONE) & !15).saturating_sub(8);
+        self.machine
+            .memory
+            .write_u64(GuestVirt::new(rsp), return_address().raw())?;
+        self.machine.regs = Regs {
+            rip: function.raw(),
+            rdi: argument(0),
+            rsi: argument(1),
+            rdx: argument(2),
+            rcx: argument(3),
+            r8: argument(4),
+            r9: argument(5),
+            rsp,
+            rflags: 0x202,
+            ..Default::default()
+        };
+        let result = self.machine.run(deadline, calls);
+        self.machine.regs = waiting;
+        result
     }
 
     /// The fault as text, with the function that it happened in where the program has symbols.

@@ -30,7 +30,8 @@ pub use kvm_bindings::kvm_regs as Regs;
 pub use linux::{AllowedPath, system_call_name};
 pub use machine::{Counters, Exit};
 pub use memory::{
-    AccessError, AccessKind, MapError, Memory, Piece, PieceMut, Place, Protection, Wiped,
+    AccessError, AccessKind, MapError, Memory, Piece, PieceMut, Place, Protection, Region, Use,
+    Wiped,
 };
 pub use start::StartError;
 pub use vm::Vm;

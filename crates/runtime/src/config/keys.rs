@@ -189,11 +189,12 @@ pub(super) const SETTINGS: &[Key<Settings>] = &[
         "A VM that holds more than this after a request gives its memory back.",
     )
     .alias(&["req_mem_limit_after_reset"]),
-    later(Key::new(
+    Key::new(
         "shared_memory",
         mib(0, |s| &mut s.shared_memory),
-        "Memory at the end of the address space that all VMs of the program share.",
-    )),
+        "Memory that the main VM and all request VMs share: nothing in it is copied or reset. It is \
+         zero again in the next instance (`shared_memory_area()`).",
+    ),
     Key::new(
         "cold_start_file",
         path(|s: &mut Settings| &mut s.cold_start_file),
@@ -237,11 +238,12 @@ pub(super) const SETTINGS: &[Key<Settings>] = &[
         "Whether a request that changes a large page copies 4 KiB of it only.",
     )
     .always("nothing is split because there are no large pages"),
-    later(Key::new(
+    Key::new(
         "transparent_hugepages",
         flag(|s| &mut s.transparent_hugepages),
-        "Ask the kernel for large pages where it has some.",
-    )),
+        "Ask the host for large pages for the memory that `main()` uses, which then counts in steps \
+             of 2 MiB. Needs `advise` in the host's `shmem_enabled`.",
+    ),
     Key::new(
         "stdout",
         flag(|s| &mut s.stdout),
@@ -316,21 +318,22 @@ pub(super) const SETTINGS: &[Key<Settings>] = &[
         adding(shapes::VARIABLES, shapes::environment),
         "Environment variables. `$HOME` and `$PWD` are replaced.",
     ),
-    later(Key::new(
+    Key::new(
         "remapping",
         adding(shapes::AREA, shapes::remapping),
-        "Extra areas of address space, readable and writable.",
-    )),
-    later(Key::new(
+        "Areas that can be read and written without being mapped; the program may map over them. Of those \
+             above 1 GiB it has to map what it uses.",
+    ),
+    Key::new(
         "executable_remapping",
         adding(shapes::AREA, shapes::executable),
-        "Extra areas of address space that may be executed as well.",
-    )),
-    later(Key::new(
+        "The same, for memory that the program writes and executes.",
+    ),
+    Key::new(
         "blackout_area",
         adding(shapes::AREA, shapes::blackout),
-        "Areas of address space where nothing is ever mapped.",
-    )),
+        "Areas where nothing is ever mapped.",
+    ),
     Key::new(
         "executable_heap",
         flag(|s| &mut s.executable_heap),

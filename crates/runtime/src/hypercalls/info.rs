@@ -22,10 +22,15 @@ pub(super) fn breakpoint(scene: &mut Scene<'_>, vm: &mut VmCall<'_>) -> Result<R
     Ok(Reply::Nothing)
 }
 
-/// There is no shared memory: an empty area, where upstream's allocator finds no room.
+/// Begin and end of the shared memory; where there is none an empty area, in which upstream's
+/// allocator finds no room.
 pub(super) fn shared_memory(_scene: &mut Scene<'_>, vm: &mut VmCall<'_>) -> Result<Reply, Fault> {
-    vm.regs.rdx = u64::MAX;
-    Ok(Reply::Value(u64::MAX))
+    let area = vm.memory.shared_area();
+    let (begin, end) = area.map_or((u64::MAX, u64::MAX), |area| {
+        (area.start.raw(), area.end.raw())
+    });
+    vm.regs.rdx = end;
+    Ok(Reply::Value(begin))
 }
 
 pub(super) fn meminfo(scene: &mut Scene<'_>, vm: &mut VmCall<'_>) -> Result<Reply, Fault> {

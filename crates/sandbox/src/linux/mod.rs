@@ -127,7 +127,7 @@ impl From<MapError> for Stop {
     fn from(error: MapError) -> Self {
         Self::Errno(Errno(match error {
             MapError::Invalid => libc::EINVAL,
-            MapError::NoMemory => libc::ENOMEM,
+            MapError::NoMemory | MapError::Reserved => libc::ENOMEM,
             MapError::Exists => libc::EEXIST,
             MapError::WriteExecute => libc::EACCES,
         }))

@@ -1,10 +1,12 @@
 //! The host memory behind a VM's guest-physical addresses, and nothing about what lies in it.
 //!
 //! ```text
-//!   base                      base + image_len                       base + len
-//!   |  memfd, shared (main VM) or private (request VM)  |  anonymous (request VM)  |
-//!   GPA 0                                              image_len                   len
+//!   |  memfd, shared (main VM) or private (request VM)  |  anonymous (request VM)  |  shared memfd  |
+//!   GPA 0                                              image_len             shared_from          len
 //! ```
+//!
+//! The last part, which most programs have not, is the same memory in all VMs of a program: what the host
+//! reads there may be another value the next time it looks, also while this VM does not run.
 //!
 //! Two rules: no Rust reference to this memory exists, ever (the guest and the CPU write to it),
 //! and every offset is checked here, whoever computed it.
@@ -17,6 +19,7 @@ use std::ptr::{self, NonNull};
 use crate::address::{GuestPhys, PAGE_SIZE};
 use crate::arith::{to_u64, to_usize};
 
+const READ_WRITE: i32 = libc::PROT_READ | libc::PROT_WRITE;
 const ANONYMOUS: i32 = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
 
 /// Maps a file from its start, or zeroed memory, without reserving swap.
@@ -44,6 +47,14 @@ pub(crate) struct Backing {
     base: NonNull<u8>,
     len: u64,
     image_len: u64,
+    shared_from: u64,
+}
+
+/// Memory that all VMs of a program have in common.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) file: File,
+    pub(crate) len: u64,
 }
 
 // SAFETY: the mapping belongs to this value alone and is not tied to a thread.
@@ -54,33 +65,38 @@ unsafe impl Sync for Backing {}
 
 impl Backing {
     /// Maps `file` shared and writable: the memory of a main VM, the image in the making.
-    pub(crate) fn shared(file: &File, len: u64) -> io::Result<Self> {
-        Self::map(
-            file,
-            len,
-            len,
-            libc::PROT_READ | libc::PROT_WRITE,
-            libc::MAP_SHARED,
-        )
+    pub(crate) fn shared(file: &File, len: u64, common: Option<&Shared>) -> io::Result<Self> {
+        let flags = libc::MAP_SHARED;
+        Self::map(file, len, len, READ_WRITE, flags, common)
     }
 
     /// Maps `file` shared and read-only: where resets copy from.
     pub(crate) fn read_only(file: &File, len: u64) -> io::Result<Self> {
-        Self::map(file, len, len, libc::PROT_READ, libc::MAP_SHARED)
+        Self::map(file, len, len, libc::PROT_READ, libc::MAP_SHARED, None)
     }
 
     /// Maps `file` copy-on-write, followed by zeroed anonymous memory up to `len`.
-    pub(crate) fn private(file: &File, image_len: u64, len: u64) -> io::Result<Self> {
-        Self::map(
-            file,
-            image_len,
-            len,
-            libc::PROT_READ | libc::PROT_WRITE,
-            libc::MAP_PRIVATE,
-        )
+    pub(crate) fn private(
+        file: &File,
+        image_len: u64,
+        len: u64,
+        common: Option<&Shared>,
+    ) -> io::Result<Self> {
+        let flags = libc::MAP_PRIVATE;
+        Self::map(file, image_len, len, READ_WRITE, flags, common)
     }
 
-    fn map(file: &File, image_len: u64, len: u64, prot: i32, flags: i32) -> io::Result<Self> {
+    fn map(
+        file: &File,
+        image_len: u64,
+        len: u64,
+        prot: i32,
+        flags: i32,
+        common: Option<&Shared>,
+    ) -> io::Result<Self> {
+        if let Some(common) = common {
+            return Self::map_with_common(file, image_len, len, prot, flags, common);
+        }
         if image_len == 0 || image_len > len || !len.is_multiple_of(PAGE_SIZE) {
             return Err(io::Error::from(io::ErrorKind::InvalidInput));
         }
@@ -94,7 +110,34 @@ impl Backing {
             base,
             len,
             image_len,
+            shared_from: len,
         })
+    }
+
+    /// Maps all of it, and the common memory over its end.
+    fn map_with_common(
+        file: &File,
+        image_len: u64,
+        len: u64,
+        prot: i32,
+        flags: i32,
+        common: &Shared,
+    ) -> io::Result<Self> {
+        let whole = len
+            .checked_add(common.len)
+            .filter(|whole| whole.is_multiple_of(PAGE_SIZE) && image_len > 0 && image_len <= len)
+            .ok_or(io::ErrorKind::InvalidInput)?;
+        // Dropped, and with it unmapped, if the rest fails.
+        let backing = Self {
+            base: Self::map_over_whole(file, image_len, whole, prot, flags)?,
+            len: whole,
+            image_len,
+            shared_from: len,
+        };
+        let at = backing.base.as_ptr().wrapping_add(to_usize(len));
+        let flags = libc::MAP_SHARED | libc::MAP_FIXED;
+        mmap(at, common.len, READ_WRITE, flags, Some(&common.file))?;
+        Ok(backing)
     }
 
     /// Maps the tail where the kernel likes, and the file right below it, where as a rule nothing
@@ -157,6 +200,11 @@ impl Backing {
     /// Bytes that come from the memfd.
     pub(crate) fn image_len(&self) -> u64 {
         self.image_len
+    }
+
+    /// Where the memory begins that all VMs of the program share; `len` where there is none.
+    pub(crate) fn shared_from(&self) -> u64 {
+        self.shared_from
     }
 
     /// Where the mapping starts, for the memory slot.
@@ -283,6 +331,11 @@ impl Backing {
         self.advise(at, len, libc::MADV_DONTNEED)
     }
 
+    /// Says that large pages are welcome, which is all that can be done about it.
+    pub(crate) fn prefer_large_pages(&self) {
+        let _as_the_host_likes = self.advise(GuestPhys::new(0), self.len, libc::MADV_HUGEPAGE);
+    }
+
     /// Punches a hole into the memfd: the range reads as zeros and takes no memory.
     pub(crate) fn punch_hole(&self, at: GuestPhys, len: u64) -> io::Result<()> {
         self.advise(at, len, libc::MADV_REMOVE)
@@ -331,6 +384,7 @@ mod tests {
                 base,
                 len,
                 image_len,
+                shared_from: len,
             };
             let mut content = vec![1; to_usize(len)];
             let from = backing.pointer(GuestPhys::new(0), len).unwrap();

@@ -16,8 +16,9 @@ use std::ops::Range;
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
 
-use super::backing::Backing;
+use super::backing::{Backing, Shared};
 use super::paging::{self, NO_EXECUTE, OWNED, PRESENT, USER, WRITE};
+use super::regions::shared_entry;
 use super::space::Space;
 use super::{Memory, Protection, Role};
 use crate::address::{GuestPhys, GuestVirt, PAGE_SIZE};
@@ -32,9 +33,11 @@ const TABLE_SPAN: u64 = 2 << 20;
 #[derive(Debug)]
 pub struct Frozen {
     file: File,
+    common: Option<Shared>,
     source: Backing,
     /// One bit per page of the image: it has content, copy it; otherwise it is zeros.
     content: Vec<u64>,
+    /// Of a fork, without what all forks share.
     len: u64,
     space: Arc<Space>,
     request_area: Range<u64>,
@@ -65,11 +68,22 @@ impl Memory {
             role,
             executable_heap,
         } = self;
-        let Role::Main { file, frames } = role else {
+        let Role::Main {
+            file,
+            frames,
+            common,
+        } = role
+        else {
             return Err(io::Error::other("only a main VM can be frozen"));
         };
         let image_len = frames.high_water().raw();
         let len = map_tail(&backing, &tail, image_len);
+        let shared = space.regions.shared();
+        for va in shared.clone().step_by(to_usize(PAGE_SIZE)) {
+            if let Some(at) = paging::leaf(&backing, GuestVirt::new(va)) {
+                backing.set_word(at, shared_entry(len + (va - shared.start)));
+            }
+        }
         drop(backing);
 
         file.set_len(image_len)?;
@@ -83,6 +97,7 @@ impl Memory {
             source: Backing::read_only(&file, image_len)?,
             content: pages_with_content(&file, image_len)?,
             file,
+            common,
             len,
             space,
             stack_top: GuestVirt::new(tail.area.start),
@@ -179,7 +194,12 @@ impl Frozen {
     /// A private view of the image for a request VM.
     pub(crate) fn fork(self: &Arc<Self>) -> io::Result<Memory> {
         Ok(Memory {
-            backing: Backing::private(&self.file, self.source.len(), self.len)?,
+            backing: Backing::private(
+                &self.file,
+                self.source.len(),
+                self.len,
+                self.common.as_ref(),
+            )?,
             space: Arc::clone(&self.space),
             executable_heap: self.executable_heap,
             role: Role::Request {

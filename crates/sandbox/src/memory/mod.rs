@@ -6,7 +6,8 @@
 //! 0x1000                root page table
 //! 0x10000..0x1e000      the sandbox's own pages (tinykvm_layout.h), at the same virtual addresses
 //! 0x20000..image_len    program, stack, heap and page tables as the main VM left them
-//! image_len..len        (request VMs) zeros: request area, request stack, heap for this request
+//! image_len..           (request VMs) zeros: request area, request stack, heap for this request
+//! ..len                 memory that all VMs of the program share, if it has some
 //! ```
 //!
 //! A main VM's memory is the image in the making. A request VM's is a private view of the image
@@ -19,6 +20,7 @@ mod backing;
 mod frames;
 mod frozen;
 mod paging;
+mod regions;
 mod reset;
 mod space;
 #[cfg(test)]
@@ -26,6 +28,7 @@ mod tests;
 
 pub use access::{Piece, PieceMut};
 pub use frozen::Frozen;
+pub use regions::{Region, Use};
 use reset::Burden;
 pub use reset::{DirtyBits, Wiped};
 
@@ -34,7 +37,7 @@ use std::os::fd::FromRawFd;
 use std::sync::Arc;
 
 use crate::address::{GuestPhys, GuestVirt, PAGE_SIZE};
-use backing::Backing;
+use backing::{Backing, Shared};
 use frames::Frames;
 use space::Space;
 
@@ -104,6 +107,9 @@ pub enum MapError {
     /// The place is taken.
     #[error("address range is in use")]
     Exists,
+    /// The configuration keeps the range for itself.
+    #[error("address range is reserved by the configuration")]
+    Reserved,
     /// Writable and executable at once, which only `executable_heap` allows.
     #[error("writable and executable at the same time")]
     WriteExecute,
@@ -165,7 +171,11 @@ pub struct Memory {
 #[derive(Debug)]
 enum Role {
     /// The image in the making: frames are taken and given back.
-    Main { file: std::fs::File, frames: Frames },
+    Main {
+        file: std::fs::File,
+        frames: Frames,
+        common: Option<Shared>,
+    },
     /// A private view of the image: frames are those of the anonymous tail.
     Request {
         frozen: Arc<Frozen>,
@@ -186,7 +196,13 @@ struct Edit {
 impl Memory {
     /// Memory for a main VM whose program may use `bytes`.
     pub fn new_main(bytes: u64, executable_heap: bool) -> io::Result<Self> {
-        let tables = paging::table_bytes(bytes / PAGE_SIZE);
+        Self::new_main_sharing(bytes, 0, executable_heap)
+    }
+
+    /// The same, with `shared` bytes more that all VMs of the program have in common.
+    pub fn new_main_sharing(bytes: u64, shared: u64, executable_heap: bool) -> io::Result<Self> {
+        let tables = paging::table_bytes(bytes / PAGE_SIZE)
+            .saturating_add(paging::table_bytes(shared / PAGE_SIZE));
         let len = FIRST_FRAME
             .raw()
             .checked_add(tables)
@@ -194,14 +210,31 @@ impl Memory {
             .ok_or(io::ErrorKind::InvalidInput)?;
         let file = memfd(c"tinykvm-image")?;
         file.set_len(len)?;
-        let backing = Backing::shared(&file, len)?;
+        let common = match shared.checked_next_multiple_of(PAGE_SIZE) {
+            None => return Err(io::ErrorKind::InvalidInput.into()),
+            Some(0) => None,
+            Some(len) => {
+                let file = memfd(c"tinykvm-shared")?;
+                file.set_len(len)?;
+                Some(Shared { file, len })
+            }
+        };
+        let backing = Backing::shared(&file, len, common.as_ref())?;
         let frames = Frames::new(FIRST_FRAME, GuestPhys::new(len));
-        Ok(Self {
+        let mut memory = Self {
             backing,
             space: Arc::new(Space::default()),
-            role: Role::Main { file, frames },
+            role: Role::Main {
+                file,
+                frames,
+                common,
+            },
             executable_heap,
-        })
+        };
+        memory
+            .map_common()
+            .map_err(|_| io::ErrorKind::OutOfMemory)?;
+        Ok(memory)
     }
 
     /// The root page table, for CR3.
@@ -249,6 +282,11 @@ impl Memory {
         self.executable_heap
     }
 
+    /// Asks the host for large pages; it may have none.
+    pub(crate) fn prefer_large_pages(&self) {
+        self.backing.prefer_large_pages();
+    }
+
     /// Reads one of the sandbox's own pages, by physical address.
     pub(crate) fn system_word(&self, at: GuestPhys) -> u64 {
         self.backing.word(at)
@@ -277,7 +315,10 @@ impl Memory {
     /// Bytes of pages written since the fork or the last reset; may be called while the VM runs.
     pub fn dirty_bytes(&self) -> u64 {
         let mut pages: u64 = 0;
-        paging::visit_dirty(&self.backing, paging::Bits::Keep, &mut |_| pages += 1);
+        let own = self.backing.shared_from();
+        paging::visit_dirty(&self.backing, paging::Bits::Keep, &mut |frame| {
+            pages += u64::from(frame.raw() < own);
+        });
         pages * PAGE_SIZE
     }
 

@@ -80,7 +80,7 @@ impl Memory {
         let rewritten = [layout::FRAME, layout::KERNEL_STACK];
         let (mut ours, mut original) = ([0; 4096], [0; 4096]);
         let mut different = Vec::new();
-        for at in (0..self.backing.len()).step_by(4096) {
+        for at in (0..self.backing.shared_from()).step_by(4096) {
             let page = GuestPhys::new(at);
             self.backing.copy_out(page, &mut ours);
             frozen.read_page(page, &mut original);
@@ -131,8 +131,12 @@ impl Memory {
         } else {
             Bits::Keep
         };
+        // What all VMs share is nobody's to wipe.
+        let own = backing.shared_from();
         paging::visit_dirty(backing, clear, &mut |frame| {
-            dirty.extend(u32::try_from(frame.raw() / PAGE_SIZE));
+            if frame.raw() < own {
+                dirty.extend(u32::try_from(frame.raw() / PAGE_SIZE));
+            }
         });
         let pages = dirty.len() as u64;
         let due = bits == DirtyBits::Sticky && burden.is_due(pages);
@@ -140,7 +144,7 @@ impl Memory {
             edits.clear();
             *burden = Burden::default();
             *tables_grew = false;
-            backing.drop_private(GuestPhys::new(0), backing.len())?;
+            backing.drop_private(GuestPhys::new(0), own)?;
             return Ok(Wiped {
                 pages,
                 full: true,

@@ -14,6 +14,7 @@ use std::sync::Arc;
 use super::areas::Areas;
 use super::frames::Run;
 use super::paging::{self, ACCESSED, DIRTY, EDITED, NO_EXECUTE, OWNED, PRESENT, USER, WRITE};
+use super::regions::Regions;
 use super::{Edit, MapError, Memory, Place, Protection, Role};
 use crate::address::{GuestPhys, GuestVirt, PAGE_SIZE};
 use crate::arith::to_u64;
@@ -28,6 +29,8 @@ pub(crate) struct Space {
     pub(super) heap_limit: u64,
     /// Where mappings without an address go.
     pub(super) arena: Range<u64>,
+    /// What the configuration decides about.
+    pub(super) regions: Regions,
 }
 
 impl Memory {
@@ -41,32 +44,36 @@ impl Memory {
 
     /// Maps `len` zeroed bytes. The length is rounded up to whole pages.
     pub fn map(&mut self, place: Place, len: u64, prot: Protection) -> Result<GuestVirt, MapError> {
-        self.check_rights(prot)?;
         let len = len
             .checked_next_multiple_of(PAGE_SIZE)
             .ok_or(MapError::NoMemory)?;
         if len == 0 {
             return Err(MapError::Invalid);
         }
+        if let Place::Anywhere = place {
+            self.check_rights(prot, &(0..0))?;
+        }
         let range = match place {
             Place::Fixed(at) => {
-                let range = user_range(at, len)?;
+                let range = self.programs_range(at, len)?;
+                self.check_rights(prot, &range)?;
                 self.unmap(at, len)?;
                 range
             }
             Place::FixedNoReplace(at) => {
-                let range = user_range(at, len)?;
+                let range = self.programs_range(at, len)?;
                 if !self.space.areas.is_free(range.clone()) {
                     return Err(MapError::Exists);
                 }
                 range
             }
-            Place::Hint(at) => match user_range(at.page_floor(), len) {
+            Place::Hint(at) => match self.programs_range(at.page_floor(), len) {
                 Ok(range) if self.space.areas.is_free(range.clone()) => range,
                 _ => self.find_free(len)?,
             },
             Place::Anywhere => self.find_free(len)?,
         };
+        self.check_rights(prot, &range)?;
         if prot != Protection::NONE && !self.can_commit(&range) {
             return Err(MapError::NoMemory);
         }
@@ -76,6 +83,7 @@ impl Memory {
         {
             return Err(MapError::NoMemory);
         }
+        self.wipe_prepared(&range);
         if let Err(error) = self.set_rights(range.clone(), prot) {
             // What was mapped before the memory ran out goes back; nothing there was in use.
             let _ = self.unmap(GuestVirt::new(range.start), len);
@@ -96,7 +104,7 @@ impl Memory {
         let len = len
             .checked_next_multiple_of(PAGE_SIZE)
             .ok_or(MapError::Invalid)?;
-        let range = user_range(at, len)?;
+        let range = self.programs_range(at, len)?;
         let mapped: Vec<_> = self
             .space
             .areas
@@ -115,15 +123,16 @@ impl Memory {
 
     /// Changes the rights of a mapped range.
     pub fn protect(&mut self, at: GuestVirt, len: u64, prot: Protection) -> Result<(), MapError> {
-        self.check_rights(prot)?;
         let len = len
             .checked_next_multiple_of(PAGE_SIZE)
             .ok_or(MapError::NoMemory)?;
         if len == 0 {
             return Ok(());
         }
-        let range = user_range(at, len)?;
-        if !self.space.areas.covers(range.clone()) {
+        let range = self.programs_range(at, len)?;
+        self.check_rights(prot, &range)?;
+        let covered = self.space.areas.covers(range.clone());
+        if !covered && !self.space.regions.is_prepared(&range) {
             return Err(MapError::NoMemory);
         }
         if prot != Protection::NONE && !self.can_commit(&range) {
@@ -155,7 +164,7 @@ impl Memory {
         if old_len == 0 || new_len == 0 {
             return Err(MapError::Invalid);
         }
-        let old = user_range(at, old_len)?;
+        let old = self.programs_range(at, old_len)?;
         let mut rights = self.space.areas.within(old.clone()).map(|(_, prot)| prot);
         let (Some(prot), true) = (rights.next(), self.space.areas.covers(old.clone())) else {
             return Err(MapError::Invalid);
@@ -237,16 +246,27 @@ impl Memory {
         if len == 0 {
             return Ok(());
         }
-        let range = user_range(at, len)?;
-        if !self.space.areas.covers(range.clone()) {
+        let range = self.programs_range(at, len)?;
+        let covered = self.space.areas.covers(range.clone());
+        if !covered && !self.space.regions.is_prepared(&range) {
             return Err(MapError::NoMemory);
         }
         self.zero_range(range);
         Ok(())
     }
 
-    fn check_rights(&self, prot: Protection) -> Result<(), MapError> {
-        if prot.write && prot.execute && !self.executable_heap {
+    /// A range that the program may map, unmap and protect.
+    fn programs_range(&self, at: GuestVirt, len: u64) -> Result<Range<u64>, MapError> {
+        let range = user_range(at, len)?;
+        if self.space.regions.reserve(&range) {
+            return Err(MapError::Reserved);
+        }
+        Ok(range)
+    }
+
+    fn check_rights(&self, prot: Protection, range: &Range<u64>) -> Result<(), MapError> {
+        let may = self.executable_heap || self.space.regions.is_code(range);
+        if prot.write && prot.execute && !may {
             return Err(MapError::WriteExecute);
         }
         Ok(())
@@ -523,7 +543,7 @@ fn outside_of(arena: &Range<u64>, range: &Range<u64>) -> impl Iterator<Item = Ra
     [before, behind].into_iter().filter(|part| !part.is_empty())
 }
 
-fn user_range(at: GuestVirt, len: u64) -> Result<Range<u64>, MapError> {
+pub(super) fn user_range(at: GuestVirt, len: u64) -> Result<Range<u64>, MapError> {
     let end = at.checked_add(len).ok_or(MapError::Invalid)?;
     if at.page_offset() != 0 || at.raw() < USER_BEGIN || end.raw() > USER_END {
         return Err(MapError::Invalid);

@@ -52,6 +52,9 @@ pub(crate) fn config(name: &str) -> BootConfig {
         executable: format!("/{name}").into_bytes(),
         max_memory: 256 * MIB,
         address_space: 256 * MIB,
+        shared_memory: 0,
+        large_pages: false,
+        regions: Vec::new(),
         request: RequestLimits {
             memory: 128 * MIB,
             keep: 1 << 40,
