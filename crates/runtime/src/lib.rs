@@ -44,6 +44,7 @@ pub use recorded::Recorded;
 pub use request_abi::Request;
 pub use reservation::Reservation;
 pub use response::{ContentType, Response};
+pub use sandbox::{Region, Use};
 pub use source::Binaries;
 pub use storage::HandOverError;
 pub use stream::PullError;

@@ -103,7 +103,8 @@ impl Slot {
             let (now, later) = rest.split_at_mut(len);
             let from = piece.ptr.wrapping_add(outflow.offset);
             // SAFETY: `from` is inside a piece of this slot's VM, which keeps it mapped and does not
-            // run; `now` is as long as said and no guest memory.
+            // run; `now` is as long as said and no guest memory. Where the piece is memory that other
+            // VMs write to as well, any bytes will do.
             unsafe { ptr::copy_nonoverlapping(from, now.as_mut_ptr(), len) };
             rest = later;
             done = done.saturating_add(len);

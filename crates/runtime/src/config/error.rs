@@ -100,8 +100,6 @@ pub enum Warning {
         key: String,
         nearest: Option<&'static str>,
     },
-    /// A setting that is read, but changes nothing in this version.
-    NoEffectYet { owner: Owner, key: String },
     /// A setting that is read, but will never change anything.
     NoEffect {
         owner: Owner,
@@ -140,9 +138,6 @@ impl fmt::Display for Warning {
                     Some(nearest) => write!(f, "; did you mean {nearest:?}?"),
                     None => Ok(()),
                 }
-            }
-            Self::NoEffectYet { owner, key } => {
-                write!(f, "{owner}: setting {key:?} has no effect yet")
             }
             Self::NoEffect { owner, key, why } => {
                 write!(f, "{owner}: setting {key:?} has no effect: {why}")

@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::program::ProgramConfig;
 use super::settings::{Download, PathRule, Server, Settings, Warmup};
 use super::shapes;
-use super::table::{Beyond, Key, Kind, Read, Status};
+use super::table::{Beyond, Key, Kind, Read};
 
 /// 512 GiB, in MiB: what four levels of page tables and the layout can hold.
 const MOST_MEMORY: u64 = 512 * 1024;
@@ -79,13 +79,6 @@ const fn adding<T>(expects: &'static str, read: Read<T>) -> Kind<T> {
         default: "none",
         adds: true,
         read,
-    }
-}
-
-const fn later<T>(key: Key<T>) -> Key<T> {
-    Key {
-        status: Status::Later,
-        ..key
     }
 }
 

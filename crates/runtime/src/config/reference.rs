@@ -44,7 +44,6 @@ fn table<T: Default>(out: &mut String, heading: &str, keys: &[Key<T>]) {
         let layer = if key.kind.adds() { "adds" } else { "replaces" };
         let effect = match key.status {
             Status::Works => "yes".to_owned(),
-            Status::Later => "not yet".to_owned(),
             Status::Always(how) => format!("always: {how}"),
             Status::Idle(why) | Status::Never(why) => format!("none: {why}"),
         };

@@ -77,8 +77,6 @@ pub(super) enum Beyond {
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Status {
     Works,
-    /// Nothing in this version.
-    Later,
     /// Nothing, for this reason; a value that is not the default is worth a warning.
     Idle(&'static str),
     /// Nothing that a program could notice: it is always like this.
@@ -191,19 +189,12 @@ impl<'a> Reading<'a> {
             reading.value(key, value, target)?;
             match key.status {
                 Status::Works | Status::Always(_) => {}
-                Status::Later | Status::Idle(_) => {
+                Status::Idle(why) => {
                     let mut probe = T::default();
                     reading.value(key, value, &mut probe)?;
                     if probe != T::default() {
-                        let (owner, place) = (reading.owner.clone(), reading.place.clone());
-                        reading.notes.add(match key.status {
-                            Status::Idle(why) => Warning::NoEffect {
-                                owner,
-                                key: place,
-                                why,
-                            },
-                            _ => Warning::NoEffectYet { owner, key: place },
-                        });
+                        let (owner, key) = (reading.owner.clone(), reading.place.clone());
+                        reading.notes.add(Warning::NoEffect { owner, key, why });
                     }
                 }
                 Status::Never(why) => {

@@ -136,12 +136,6 @@ impl Areas {
         let start = top.checked_sub(len)?;
         (start >= within.start).then_some(start)
     }
-
-    /// The end of the highest area that ends at or below `limit`.
-    pub(crate) fn highest_end_below(&self, limit: u64) -> u64 {
-        let mut ends = self.by_start.range(..limit).rev().map(|(_, area)| area.end);
-        ends.find(|&end| end <= limit).unwrap_or(0)
-    }
 }
 
 #[cfg(test)]
@@ -202,7 +196,6 @@ mod tests {
             Some(0x3000)
         );
         assert_eq!(areas.find_free_from_top(0x1000..0x8000, 0x4000), None);
-        assert_eq!(areas.highest_end_below(0x6000), 0x3000);
     }
 
     #[test]

@@ -6,7 +6,7 @@
 //! hands out.
 //!
 //! ```text
-//! guest-virtual, above the main VM's own mappings
+//! guest-virtual, where the main VM has mapped nothing
 //!   guard | request stack 4 MiB, growing down | request area 256 KiB | guard | arena
 //! ```
 
@@ -108,18 +108,17 @@ impl Memory {
 
     /// Chooses the ranges and makes their page tables, while frames can still be taken.
     fn lay_out_tail(&mut self, request_memory: u64) -> Option<Tail> {
+        let request_memory = request_memory.checked_next_multiple_of(PAGE_SIZE)?;
+        let room = request_memory
+            .checked_add(PAGE_SIZE + REQUEST_STACK + TABLE_SPAN + REQUEST_AREA + PAGE_SIZE)?;
+        let start = self.find_free(room).ok()?.start;
         let space = Arc::make_mut(&mut self.space);
-        let top = space
-            .areas
-            .highest_end_below(space.arena.end)
-            .max(space.arena.start);
         // One unmapped page below the stack; the stack ends where the area starts, so that what
         // every request touches shares one page table.
-        let area = next_table(top.checked_add(PAGE_SIZE + REQUEST_STACK)?)?;
+        let area = next_table(start.checked_add(PAGE_SIZE + REQUEST_STACK)?)?;
         let stack = area - REQUEST_STACK..area.checked_add(REQUEST_AREA)?;
         let arena = stack.end.checked_add(PAGE_SIZE)?;
-        let arena =
-            arena..arena.checked_add(request_memory.checked_next_multiple_of(PAGE_SIZE)?)?;
+        let arena = arena..arena.checked_add(request_memory)?;
         if arena.end > space.arena.end {
             return None;
         }

@@ -67,6 +67,12 @@ impl Regions {
         is_inside(&self.prepared, range)
     }
 
+    /// The end of a prepared area that overlaps `range`.
+    pub(super) fn end_of_prepared(&self, range: &Range<u64>) -> Option<u64> {
+        let overlaps = |own: &&Range<u64>| own.start < range.end && range.start < own.end;
+        self.prepared.iter().find(overlaps).map(|own| own.end)
+    }
+
     pub(super) fn prepared_within(&self, range: &Range<u64>) -> Vec<Range<u64>> {
         let part = |own: &Range<u64>| own.start.max(range.start)..own.end.min(range.end);
         let parts = self.prepared.iter().map(part);
@@ -123,6 +129,7 @@ impl Memory {
         let range = user_range(region.address.page_floor(), len)?;
         let heap = self.space.heap.start..self.space.heap_limit;
         let taken = !self.space.areas.is_free(range.clone())
+            || self.space.regions.end_of_prepared(&range).is_some()
             || (heap.start < range.end && range.start < heap.end);
         if taken || self.space.regions.reserve(&range) {
             return Err(MapError::Exists);

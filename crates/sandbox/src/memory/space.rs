@@ -272,13 +272,19 @@ impl Memory {
         Ok(())
     }
 
-    fn find_free(&self, len: u64) -> Result<Range<u64>, MapError> {
-        let start = self
-            .space
-            .areas
-            .find_free(self.space.arena.clone(), len)
-            .ok_or(MapError::NoMemory)?;
-        Ok(start..start + len)
+    /// A range of the arena in which nothing is mapped or prepared.
+    pub(super) fn find_free(&self, len: u64) -> Result<Range<u64>, MapError> {
+        let Space { areas, regions, .. } = &*self.space;
+        let mut within = self.space.arena.clone();
+        loop {
+            let start = areas.find_free(within.clone(), len);
+            let start = start.ok_or(MapError::NoMemory)?;
+            let range = start..start + len;
+            match regions.end_of_prepared(&range) {
+                None => return Ok(range),
+                Some(end) => within.start = end,
+            }
+        }
     }
 
     /// Whether there are frames for every page of `range` that has none.

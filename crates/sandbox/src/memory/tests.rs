@@ -409,3 +409,56 @@ fn pieces_are_merged_and_bounded() {
     );
     assert!(memory.pieces(at, 2 << 40, 4, &mut pieces).is_err());
 }
+
+#[test]
+fn shared_memory_belongs_to_no_vm() {
+    for bits in [DirtyBits::Fresh, DirtyBits::Sticky] {
+        let mut main = Memory::new_main_sharing(32 * MIB, 64 << 10, false).unwrap();
+        main.set_layout(
+            GuestVirt::new(HEAP)..GuestVirt::new(HEAP + 8 * MIB),
+            GuestVirt::new(ARENA)..GuestVirt::new(1 << 40),
+        );
+        let area = main.shared_area().unwrap();
+        assert_eq!(area.end.raw() - area.start.raw(), 64 << 10);
+        let (begin, last) = (area.start, GuestVirt::new(area.end.raw() - 8));
+        main.write(begin, b"main").unwrap();
+        let data = main
+            .map(Place::Anywhere, 8192, Protection::READ_WRITE)
+            .unwrap();
+        let image = Arc::new(main.freeze(MIB).unwrap());
+        let (mut one, mut other) = (image.fork().unwrap(), image.fork().unwrap());
+        let read = |memory: &Memory, at| memory.read_bytes(at, 4, 4).unwrap();
+        assert_eq!(read(&one, begin), b"main");
+        one.write(begin, b"one!").unwrap();
+        one.write(last, b"last").unwrap();
+        one.write(data, b"own!").unwrap();
+        assert_eq!(one.dirty_bytes(), 4096, "shared pages count for nobody");
+        assert_eq!(read(&other, begin), b"one!");
+        assert_eq!(read(&other, last), b"last");
+        assert_eq!(read(&other, data), [0; 4]);
+        for full in [false, true] {
+            one.write(data, b"own!").unwrap();
+            let keep = if full { 0 } else { u64::MAX };
+            let wiped = one.reset(bits, keep).unwrap();
+            assert_eq!((wiped.pages, wiped.full), (1, full));
+            assert_eq!(one.differences(), []);
+            assert_eq!(read(&one, begin), b"one!");
+            assert_eq!(read(&one, data), [0; 4]);
+        }
+        for memory in [&mut one, &mut other] {
+            let refused = Err(MapError::Reserved);
+            let at = GuestVirt::new(begin.raw() - 4096);
+            assert_eq!(memory.unmap(at, 8192), refused);
+            assert_eq!(memory.protect(begin, 4096, Protection::READ), refused);
+            assert_eq!(memory.discard(begin, 4096), refused);
+            assert!(memory.remap(begin, 4096, 8192, true).is_err());
+            for place in [Place::Fixed(begin), Place::FixedNoReplace(begin)] {
+                assert!(memory.map(place, 4096, Protection::READ).is_err());
+            }
+            let hint = memory.map(Place::Hint(begin), 4096, Protection::READ);
+            assert_ne!(hint.unwrap(), begin);
+        }
+        drop((one, image));
+        assert_eq!(read(&other, begin), b"one!");
+    }
+}
