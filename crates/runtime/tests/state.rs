@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use runtime::{
-    Binaries, Program, Recipe, Recorded, Source, StateMoved, Threads, UpdateError, journal,
+    Binaries, Program, Recipe, Recorded, Source, StateMoved, Threads, UpdateError, Vcl, journal,
 };
 use support::{get, program_with};
 
@@ -193,6 +193,31 @@ fn a_program_that_cannot_be_loaded_again_goes_on_with_its_state() {
 }
 
 #[test]
+fn a_program_with_changed_arguments_has_its_state_after_invalidation() {
+    let vcl = Vcl::new();
+    let file = guests::compile("storage");
+    let text = format!(
+        r#"{{"storage": {{"filename": "{}", "storage": true}}}}"#,
+        file.display()
+    );
+    vcl.define(&text, "test").unwrap();
+    let old = vcl.program(b"storage").unwrap();
+    assert_eq!(self::text(&old, "/add?5"), "5");
+    vcl.main_arguments("storage", vec![b"another".to_vec()])
+        .unwrap();
+    assert_eq!(vcl.invalidate("storage").unwrap(), 1);
+    let current = || vcl.program(b"storage").unwrap();
+    until("the new program", || !Arc::ptr_eq(&current(), &old));
+    assert_eq!(self::text(&current(), "/add"), "6");
+    // The old one has ended with its last user.
+    let storage = || {
+        let old = old.statistics().unwrap();
+        old["storage"][0]["calls"].as_u64().unwrap()
+    };
+    assert_eq!(storage(), 1);
+}
+
+#[test]
 fn a_request_on_the_old_instance_still_reaches_its_storage_but_its_timers_have_ended() {
     let (program, changing) = changing();
     changing.set("TICKS=1");
@@ -261,6 +286,7 @@ fn storage_gets_the_memory_it_may_have_and_calls_leave_none_behind() {
     for _ in 0..40 {
         assert_eq!(text(&program, "/reflect?4000000"), "4000000 same");
     }
+    // It is told when there is no more, whenever that is looked at.
     let got: u64 = text(&program, "/eat").parse().unwrap();
     assert!((10..=48).contains(&got), "{got} MiB");
     assert_eq!(text(&program, "/add"), "1");
@@ -269,4 +295,5 @@ fn storage_gets_the_memory_it_may_have_and_calls_leave_none_behind() {
     assert_eq!(reply.text(), "-1 different");
     assert_eq!(text(&program, "/add"), "2");
     assert_eq!(counter(&program, "restarts"), 0);
+    assert!(counter(&program, "vm_bank_highest") > 0);
 }

@@ -190,6 +190,28 @@ fn wild_pointers_and_lengths_cost_the_request_and_nothing_else() {
 }
 
 #[test]
+fn calls_with_anything_as_arguments_break_nothing_but_their_own() {
+    let program = storage(|recipe| {
+        recipe.environment = vec![b"OPEN=1".to_vec()];
+        recipe.max_storage_time = Duration::from_secs(1) * guests::slowness();
+    });
+    for seed in 0..150_u64 {
+        let seed = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        // Whatever comes of it: an answer, or a fault of the caller or of the storage function.
+        let reply = get(&program, &format!("/wild?{seed}"));
+        assert!([200, 500].contains(&reply.status()));
+        let reply = get(&program, &format!("/goes-wild?{seed}"));
+        assert!([200, 500].contains(&reply.status()));
+    }
+    for timer in 0..1000 {
+        text(&program, &format!("/stop?{timer}"));
+    }
+    assert_eq!(counter(&program, "timers"), 0);
+    let before: i64 = text(&program, "/add").parse().unwrap();
+    assert_eq!(text(&program, "/add"), (before + 1).to_string());
+}
+
+#[test]
 fn a_function_that_breaks_fails_its_call_and_the_storage_starts_over() {
     let program = storage(|recipe| {
         recipe.max_storage_time = Duration::from_millis(300) * guests::slowness();

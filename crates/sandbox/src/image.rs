@@ -44,7 +44,8 @@ impl Image {
     }
 
     /// A VM for state that outlives a request: it is called again and again without a reset, and
-    /// may write the files that the main VM may.
+    /// may write the files that the main VM may. Memory beyond its limit is refused when it asks
+    /// for it.
     pub fn fork_to_last(self: &Arc<Self>) -> Result<Vm, HostError> {
         Vm::fork_to_last(Arc::clone(self))
     }

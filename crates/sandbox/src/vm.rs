@@ -27,17 +27,21 @@ pub struct Vm {
 impl Vm {
     pub(crate) fn fork(image: Arc<Image>) -> Result<Self, HostError> {
         let process = image.process.fork();
-        Self::fork_with(image, process)
+        let limit = image.limits.memory;
+        Self::fork_with(image, process, limit)
     }
 
     pub(crate) fn fork_to_last(image: Arc<Image>) -> Result<Self, HostError> {
         let process = image.process.fork_to_last();
-        Self::fork_with(image, process)
+        // Losing its state for touching too much would be hard: it is told when it asks for more
+        // than there is, and what there is has an end.
+        let limit = image.frozen.span();
+        Self::fork_with(image, process, limit)
     }
 
-    fn fork_with(image: Arc<Image>, process: Process) -> Result<Self, HostError> {
+    fn fork_with(image: Arc<Image>, process: Process, limit: u64) -> Result<Self, HostError> {
         let memory = image.frozen.fork()?;
-        let limit = MemoryLimit::Dirty(image.limits.memory);
+        let limit = MemoryLimit::Dirty(limit);
         let mut machine = Machine::new(&image.host, memory, process, limit)?;
         machine.debugging = image.debugging;
         machine.bias = image.bias;

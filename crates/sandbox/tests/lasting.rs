@@ -8,7 +8,9 @@
 mod common;
 
 use common::{MIB, Program, config, soon};
-use sandbox::{Action, AllowedPath, Exit, GuestVirt, Hypercalls, RequestLimits, Vm, VmCall};
+use sandbox::{
+    Action, AllowedPath, Exit, GuestVirt, Hypercalls, Place, Protection, RequestLimits, Vm, VmCall,
+};
 use tinykvm_sys::abi;
 
 /// Stops the VM where it says something; counts what it prints.
@@ -100,4 +102,27 @@ fn each_call_of_a_lasting_vm_has_room_for_data_and_output_of_its_own() {
     }
     places.dedup();
     assert_eq!(places.len(), 1);
+}
+
+#[test]
+fn a_lasting_vm_is_refused_memory_beyond_its_limit_and_lives_on() {
+    let (program, path) = boot("limit");
+    let mut vm = program.image.fork_to_last().unwrap();
+    let mut mapped = 0;
+    while let Ok(at) = vm
+        .memory_mut()
+        .map(Place::Anywhere, MIB, Protection::READ_WRITE)
+    {
+        vm.memory_mut().write(at, &[1; 1 << 20]).unwrap();
+        mapped += 1;
+    }
+    assert!((12..=16).contains(&mapped), "{mapped} MiB of 16");
+    // Running long enough for its memory to be looked at: nothing comes of it.
+    for _ in 0..20 {
+        vm.begin_next_call();
+        let mut listener = Listener::default();
+        let function = GuestVirt::new(program.entries[7]);
+        vm.call(function, &[], soon(), &mut listener).unwrap();
+    }
+    let _ = std::fs::remove_file(&path);
 }

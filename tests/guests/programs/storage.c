@@ -175,6 +175,53 @@ static void append_state(size_t n, struct virtbuffer *buffers, size_t size)
 	storage_return(&written, sizeof(written));
 }
 
+/* Calls of the storage interface with what programs get wrong, and with anything. */
+static uint64_t wild(uint64_t *state)
+{
+	static const uint64_t odd[] = {0, 1, 8, 16, 63, 64, 65, 4095, 4096, 1 << 20, 2 << 20,
+		(2 << 20) + 1, 16 << 20, (16 << 20) + 1, (uint64_t)1 << 32, (uint64_t)1 << 47,
+		(uint64_t)-1, (uint64_t)-8, (uint64_t)-4096, 0x10000, 0x1e000, 0x400000};
+	static uint64_t room[512];
+	*state = *state * 6364136223846793005u + 1442695040888963407u;
+	const uint64_t chosen = *state >> 33;
+	switch (chosen % 5) {
+	case 0:
+		return *state;
+	case 1:
+		return (uint64_t)(uintptr_t)room + chosen % sizeof(room);
+	case 2:
+		return (uint64_t)(uintptr_t)look_up;
+	default:
+		return odd[chosen / 5 % (sizeof(odd) / sizeof(*odd))];
+	}
+}
+
+static void call_wildly(uint64_t seed, long calls)
+{
+	static const uint64_t numbers[] = {KVM_CALL_IS_STORAGE, KVM_CALL_STORAGE_ALLOW,
+		KVM_CALL_STORAGE_CALLV, KVM_CALL_STORAGE_TASK, KVM_CALL_STOP_STORAGE_TASK,
+		KVM_CALL_STORAGE_RETURN};
+	while (calls-- > 0) {
+		uint64_t rax = numbers[(seed >> 40) % 6];
+		register uint64_t rdi __asm__("rdi") = wild(&seed);
+		register uint64_t rsi __asm__("rsi") = wild(&seed);
+		register uint64_t rdx __asm__("rdx") = wild(&seed);
+		register uint64_t rcx __asm__("rcx") = wild(&seed);
+		register uint64_t r8 __asm__("r8") = wild(&seed);
+		__asm__ volatile("out %%eax, $0"
+			: "+a"(rax), "+r"(rdi), "+r"(rsi), "+r"(rdx), "+r"(rcx), "+r"(r8)
+			:
+			: "memory");
+	}
+}
+
+static void goes_wild(size_t n, struct virtbuffer *buffers, size_t size)
+{
+	(void)n, (void)size;
+	call_wildly(strtoul(buffers[0].data, NULL, 10), 20);
+	storage_return(&counter, sizeof(counter));
+}
+
 /* MiB that it gets. */
 static void eat(size_t n, struct virtbuffer *buffers, size_t size)
 {
@@ -313,6 +360,12 @@ static void get(const char *url, const char *arg)
 		ask(floods, "");
 	if (IS("ticks"))
 		ask(get_ticks, "");
+	if (IS("goes-wild"))
+		ask(goes_wild, text);
+	if (IS("wild")) {
+		call_wildly(strtoul(text, NULL, 10), 20);
+		answer("");
+	}
 	if (IS("eat"))
 		ask(eat, "");
 	if (IS("state"))
@@ -425,7 +478,7 @@ int main(int argc, char **argv)
 	if (IS_STORAGE() && getenv("OPEN") == NULL) {
 		const storage_func allowed[] = {add, get_cleaned_up, put, look_up, crash, spin, returns,
 			spins_afterwards, returns_nonsense, returns_too_much, returns_much, says_http, calls_storage, prints,
-			floods, reflect, get_ticks, append_state, schedules, eat};
+			floods, reflect, get_ticks, append_state, schedules, eat, goes_wild};
 		for (size_t i = 0; i < sizeof(allowed) / sizeof(*allowed); i++)
 			STORAGE_ALLOW(allowed[i]);
 		STORAGE_ALLOW(tick);

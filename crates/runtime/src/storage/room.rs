@@ -58,6 +58,8 @@ pub(super) struct Room {
     regexes: Regexes,
     allowed_fetch: Arc<[FetchRule]>,
     seen: Counters,
+    /// When its memory was looked at; walking the page tables takes its time.
+    weighed: Option<Instant>,
     lines: LinesLeft,
 }
 
@@ -71,6 +73,7 @@ impl Room {
             regexes: main.regexes,
             allowed_fetch: main.allowed_fetch,
             seen: Counters::default(),
+            weighed: None,
             lines: LinesLeft::new(),
         };
         room.fork()?;
@@ -85,6 +88,7 @@ impl Room {
             ..Desk::default()
         };
         self.seen = Counters::default();
+        self.weighed = None;
         Ok(())
     }
 
@@ -232,7 +236,17 @@ impl Room {
     fn count(&mut self, vm: &Vm) {
         let now = vm.counters();
         let before = std::mem::replace(&mut self.seen, now);
-        self.shared.machine.vm(&now, &before);
+        let counters = &self.shared.machine;
+        counters.vm(&now, &before);
+        let is_due = self
+            .weighed
+            .is_none_or(|at| at.elapsed() >= Duration::from_secs(1));
+        if is_due {
+            self.weighed = Some(Instant::now());
+            let memory = vm.dirty_bytes();
+            counters.memory.set(memory);
+            counters.memory_highest.raise(memory);
+        }
     }
 }
 
