@@ -380,3 +380,32 @@ fn a_program_that_starts_may_fetch_from_others_but_belongs_to_no_vcl_yet() {
     assert!(starting("/missing".to_owned()).starts_with("r=-9 "));
     assert!(starting("http://127.0.0.1:1/".to_owned()).starts_with("r=-9 "));
 }
+
+#[test]
+fn a_streaming_answer_and_the_storage_ask_as_the_request_does() {
+    let site = mirror();
+    for threads in BOTH {
+        let program = program_with("fetch", threads, |recipe| {
+            recipe.storage = true;
+            recipe.max_storage_time *= guests::slowness();
+        });
+        for option in ["stream", "store"] {
+            let reply = get_with(&program, "/missing", option, caused(&site, 5, 0));
+            assert!(
+                reply.text().starts_with("r=0 status=404 len=3 "),
+                "{}",
+                reply.text()
+            );
+            let reply = get_with(&program, "/missing", option, caused(&site, 5, MOST_DEPTH));
+            assert!(reply.text().starts_with("r=-508 "), "{}", reply.text());
+        }
+        // Nobody waits for a task, so that nothing has caused it.
+        get_with(&program, "/empty", "task", caused(&site, 5, MOST_DEPTH));
+        let patience = Instant::now() + Duration::from_secs(60) * guests::slowness();
+        let stored = || get_with(&program, "/x", "stored", caused(&site, 5, MOST_DEPTH)).text();
+        while !stored().starts_with("r=0 status=204 ") {
+            assert!(Instant::now() < patience, "{}", stored());
+            thread::yield_now();
+        }
+    }
+}

@@ -3,6 +3,7 @@
  *
  *   post=N type=T field=F headers=N (0: the host's memory) buffer=N head nofollow noverify interface=I
  *   request (sys_request) times=N (one after the other) keep (without a clean operation between)
+ *   stream store task                     while streaming, in a storage function, in a task of it
  *   bad=N                                 N-th way to misuse the call
  *
  * The answer is a line, then header fields if asked for, then up to 2000 bytes of the content. An
@@ -38,6 +39,49 @@ static const char *value(const char *option, const char *name, int slot)
 		if (*at == '_')
 			*at = ' ';
 	return values[slot];
+}
+
+/* Where there is no transaction: a line about a fetch of `url`. */
+static void fetch_plainly(const char *url, char *to, size_t size)
+{
+	struct curl_op op = {0};
+	const long result = sys_fetch(url, strlen(url), &op, NULL, NULL);
+	tell(to, size, result, &op);
+}
+
+static struct streaming_content next(void *arg, size_t max, size_t written, size_t total)
+{
+	static char told[1024];
+	(void)max;
+	(void)written;
+	memset(told, ' ', sizeof(told));
+	fetch_plainly(arg, told, sizeof(told));
+	told[strlen(told)] = ' ';
+	return (struct streaming_content){told, total};
+}
+
+static char in_storage[512] = "nothing yet";
+
+static void store(size_t n, struct virtbuffer *buffers, size_t size)
+{
+	(void)n;
+	(void)size;
+	fetch_plainly(buffers[0].data, in_storage, sizeof(in_storage));
+	storage_return(in_storage, strlen(in_storage) + 1);
+}
+
+static void stored(size_t n, struct virtbuffer *buffers, size_t size)
+{
+	(void)n;
+	(void)buffers;
+	(void)size;
+	storage_return(in_storage, strlen(in_storage) + 1);
+}
+
+static void task(void *data, size_t len)
+{
+	(void)len;
+	fetch_plainly(data, in_storage, sizeof(in_storage));
 }
 
 /* Misuse that leaves the program alive is told; the rest ends the request. */
@@ -100,6 +144,15 @@ static void on_get(const char *url, const char *arg)
 	if (strcmp(url, "-") == 0)
 		backend_response_str(200, "text/plain", at_start);
 
+	if (strcmp(arg, "stream") == 0) {
+		begin_streaming_response(200, "text/plain", 10, 1000, next, strdup(url));
+	} else if (strcmp(arg, "store") == 0 || strcmp(arg, "stored") == 0) {
+		storage_call(arg[5] == 0 ? store : stored, url, strlen(url) + 1, text, sizeof(text));
+		backend_response_str(200, "text/plain", text);
+	} else if (strcmp(arg, "task") == 0) {
+		sys_storage_task(task, url, strlen(url) + 1, 0, 0);
+		backend_response_str(200, "text/plain", "");
+	}
 	snprintf(options_text, sizeof(options_text), "%s", arg);
 	for (char *o = strtok(options_text, " "); o != NULL && slot < 15; o = strtok(NULL, " ")) {
 		const char *v;

@@ -78,14 +78,16 @@ fn go(scene: &mut Scene<'_>, vm: &mut VmCall<'_>, rules: &[FetchRule]) -> Result
 
 impl Scene<'_> {
     /// Where requests go that the guest makes now.
-    fn outgoing(&self) -> Outgoing {
+    pub(super) fn outgoing(&self) -> Outgoing {
         match &self.stage {
             Stage::Request(exchange) => exchange.outgoing(),
-            Stage::Boot { .. }
-            | Stage::Warming { .. }
-            | Stage::Streaming(_)
-            | Stage::Storage { .. }
-            | Stage::Between { .. } => Outgoing::without_home(),
+            Stage::Streaming(_) | Stage::Storage { .. } => {
+                let outgoing = self.desk.outgoing.clone();
+                outgoing.unwrap_or_else(Outgoing::without_home)
+            }
+            Stage::Boot { .. } | Stage::Warming { .. } | Stage::Between { .. } => {
+                Outgoing::without_home()
+            }
         }
     }
 }

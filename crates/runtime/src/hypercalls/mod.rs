@@ -27,7 +27,7 @@ pub(crate) use storage::Said;
 
 use crate::exchange::{Exchange, Say, Severity};
 use crate::journal;
-use crate::outgoing::FetchRule;
+use crate::outgoing::{FetchRule, Outgoing};
 use crate::recipe::Voice;
 use crate::storage::{Founding, Shared, Storage};
 
@@ -117,6 +117,9 @@ pub(crate) struct Desk {
     pub(crate) scratch: Vec<u8>,
     /// What the program may fetch. A setting, not a state.
     pub(crate) allowed_fetch: Arc<[FetchRule]>,
+    /// Where requests go that are made for a request elsewhere than in its transaction: while its
+    /// body is streamed, or in the storage VM.
+    pub(crate) outgoing: Option<Outgoing>,
     /// The program's settings; constant.
     pub(crate) voice: Voice,
     /// The program's name.
@@ -143,10 +146,12 @@ impl Desk {
             answer,
             scratch,
             allowed_fetch: _, // constant
-            voice: _,         // constant
-            program: _,       // constant
+            outgoing,
+            voice: _,   // constant
+            program: _, // constant
         } = self;
         regexes.reset();
+        *outgoing = None;
         log.reset();
         answer.reset();
         scratch.clear();
@@ -162,9 +167,11 @@ impl Desk {
             answer,
             scratch,
             allowed_fetch: _, // constant
-            voice: _,         // constant
-            program: _,       // constant
+            outgoing,
+            voice: _,   // constant
+            program: _, // constant
         } = self;
+        *outgoing = None;
         log.reset();
         answer.reset();
         scratch.clear();

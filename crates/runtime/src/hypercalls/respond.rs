@@ -118,6 +118,8 @@ pub(super) fn streaming_response(
     });
     answer.content_length = total;
     answer.status = Some(status);
+    // The transaction is over when the function is called.
+    scene.desk.outgoing = Some(scene.outgoing());
     Ok(Reply::Stop)
 }
 

@@ -78,6 +78,7 @@ pub(super) fn callv(scene: &mut Scene<'_>, vm: &mut VmCall<'_>) -> Result<Reply,
         inputs,
         room: size,
         wanted,
+        outgoing: scene.outgoing(),
     };
     match storage.shared().call(call, vm.deadline) {
         Ok(Answer::Returned { len, data }) => {

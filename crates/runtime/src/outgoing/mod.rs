@@ -70,6 +70,14 @@ impl Outgoing {
         }
     }
 
+    /// For what nobody waits for, in the same VCL.
+    pub(crate) fn uncaused(&self) -> Self {
+        Self {
+            depth: 0,
+            ..self.clone()
+        }
+    }
+
     /// What is caused by no request, and so belongs to no VCL: there are no self-requests.
     pub fn without_home() -> Self {
         Self {

@@ -9,6 +9,8 @@ use std::time::Instant;
 use parking_lot::{Condvar, Mutex};
 use sandbox::GuestVirt;
 
+use crate::outgoing::Outgoing;
+
 /// What the VM is to do.
 #[derive(Debug)]
 pub(crate) enum Work {
@@ -29,6 +31,8 @@ pub(crate) struct Call {
     pub(crate) room: u64,
     /// The caller wants to have the result, not only its length.
     pub(crate) wanted: bool,
+    /// Where requests go that the function makes.
+    pub(crate) outgoing: Outgoing,
 }
 
 /// Buffers, one behind the other, each at a multiple of 8 bytes.

@@ -304,6 +304,7 @@ impl Running<'_> {
         self.check_code(call.function)?;
         self.shared.machine.input_bytes.add(len(&call.inputs.bytes));
         let placed = self.place(&call.inputs)?;
+        self.desk.outgoing = Some(call.outgoing.clone());
         let array = placed
             .at
             .raw()
@@ -325,6 +326,8 @@ impl Running<'_> {
             })
         });
         self.take_back(&placed);
+        // For tasks and timers: the VCL that has last used the storage is theirs, too.
+        self.desk.outgoing = Some(call.outgoing.uncaused());
         answer
     }
 
