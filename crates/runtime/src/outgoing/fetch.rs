@@ -10,7 +10,7 @@
 //! Guards: nothing is asked that was not looked at before; no wait beyond the deadline.
 
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel, sync_channel};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::address::Address;
 use super::allowed::{FetchRule, allows};
@@ -127,7 +127,10 @@ impl Outgoing {
             }
             permit = Some(home.permit()?);
             socket = home.socket().map(str::to_owned);
-            fields.push(Cause::field(self.depth.saturating_add(1), wish.deadline));
+            fields.push(Cause::field(
+                self.depth.saturating_add(1),
+                sooner(wish.deadline),
+            ));
         }
         let (events, inbox) = sync_channel(PARTS);
         let (outbox, parts) = channel();
@@ -174,6 +177,14 @@ impl Outgoing {
             }
         }
     }
+}
+
+/// Until when an answer is of use: it has to be made known, too.
+fn sooner(deadline: Instant) -> Instant {
+    const MOST: Duration = Duration::from_millis(250);
+    let left = deadline.saturating_duration_since(Instant::now());
+    let margin = (left / 16).min(MOST);
+    deadline.checked_sub(margin).unwrap_or(deadline)
 }
 
 fn next_event(inbox: &Receiver<Event>, deadline: Instant) -> Result<Event, FetchError> {
