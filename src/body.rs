@@ -73,7 +73,7 @@ pub(crate) fn deliver(
         refused.is_none()
     });
     match (end, refused) {
-        (End::Done, None) => Ok(()),
+        (End::Done, None) => Ok(reservation.end_body(exchange)?),
         (_, Some(error)) => Err(Undelivered::Refused(error)),
         (End::Broken, None) => Err(Undelivered::Broken),
         _ => Err(Undelivered::Bug),

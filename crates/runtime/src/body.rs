@@ -1,5 +1,6 @@
-//! A request body on its way into guest memory. It goes there in the chunks it arrives in and is
-//! never held by the host.
+//! A request body on its way into guest memory, where it is collected: programs that take it in
+//! parts get it from `stream_post.rs`. It goes there in the chunks it arrives in and is never held by
+//! the host.
 //!
 //! Guards: the room grows by doubling, up to what the program may use, and what was announced is
 //! only believed up to that.
@@ -12,14 +13,14 @@ use crate::request_abi::Content;
 const SMALL: u64 = 64 << 10;
 /// The first mapping for a body of unknown length.
 const FIRST: u64 = 256 << 10;
-/// More than this no program gets.
+/// More than this no program gets in one piece; upstream's limit.
 const MOST: u64 = 512 << 20;
 
 /// Why a body was not taken.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum BodyError {
     /// It is bigger than the program may use.
-    #[error("it is bigger than the program's request memory of {limit} bytes (max_request_memory)")]
+    #[error("it is bigger than {}", told(*limit))]
     TooLarge { limit: u64 },
     /// The VM has no room left for it.
     #[error("no room for the request body: {0}")]
@@ -27,9 +28,26 @@ pub enum BodyError {
     /// The VM's memory could not be written, which is our fault.
     #[error("the request body could not be written: {0}")]
     Unwritable(#[from] AccessError),
+    /// The program said that it had taken another number of bytes than it was given.
+    #[error("the program was given {len} bytes of it and took {returned}")]
+    NotTaken { returned: i64, len: u64 },
+    /// The program failed while it took a part.
+    #[error("the program failed while it took it: {told}{}", if *timed_out { " (max_request_time)" } else { "" })]
+    Failed { told: String, timed_out: bool },
+    /// A part came before the request that it belongs to.
+    #[error("it came before its request")]
+    NotBegun,
     /// `handle` was called before, or the VM broke.
     #[error("the request is over")]
     Over,
+}
+
+fn told(limit: u64) -> String {
+    if limit == MOST {
+        format!("the {limit} bytes that a program gets in one piece")
+    } else {
+        format!("the program's request memory of {limit} bytes (max_request_memory)")
+    }
 }
 
 /// A body that has begun.
@@ -49,6 +67,11 @@ impl Body {
             room: 0,
             mapped: false,
         }
+    }
+
+    /// So many bytes went to the program and are not kept.
+    pub(crate) fn passed(&mut self, len: u64) {
+        self.len = self.len.saturating_add(len);
     }
 
     pub(crate) fn len(&self) -> u64 {

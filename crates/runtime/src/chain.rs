@@ -422,7 +422,8 @@ impl Outcome {
         to.begin_body(Some(self.response.content_length))?;
         if self.reservation.is_none() {
             let held = std::mem::take(&mut self.held);
-            return Ok(to.push_body(&held, exchange)?);
+            to.push_body(&held, exchange)?;
+            return Ok(to.end_body(exchange)?);
         }
         let len = usize::try_from(self.response.content_length).unwrap_or(usize::MAX);
         let mut chunk = vec![0; len.min(CHUNK)];
@@ -437,6 +438,6 @@ impl Outcome {
             }
         }
         self.reservation = None;
-        Ok(())
+        Ok(to.end_body(exchange)?)
     }
 }

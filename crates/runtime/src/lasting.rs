@@ -40,6 +40,11 @@ impl Lasting {
         self.waits.take()
     }
 
+    /// Whether the VM stands where a paused program waits, and not where the image does.
+    pub(crate) fn waits(&self) -> bool {
+        self.waits.is_some()
+    }
+
     pub(crate) fn served(&mut self, without_failure: bool) {
         self.unharmed = without_failure;
     }
@@ -107,6 +112,7 @@ impl Slot {
         self.vm.begin_next_call();
         self.desk.next_request();
         self.layout.reset();
+        self.inflow = None;
         self.outflow.reset();
     }
 

@@ -31,6 +31,7 @@ mod source;
 mod statistics;
 mod storage;
 mod stream;
+mod stream_post;
 mod update;
 mod vcl;
 mod warming;

@@ -32,12 +32,15 @@ impl Reservation {
     }
 
     /// Says which request the body belongs to that comes next. Not needed without a body.
-    pub fn begin(&mut self, _request: &Request<'_>) {}
+    pub fn begin(&mut self, request: &Request<'_>) {
+        let instance = Arc::clone(&self.instance);
+        let _poisoned_by_a_panic = self.with_slot(|slot| slot.begin(&instance, request));
+    }
 
     /// Says that the request has a body, and how long it is if that is known.
     pub fn begin_body(&mut self, len: Option<u64>) -> Result<(), BodyError> {
-        let max = self.instance.max_body();
-        self.with_slot(|slot| slot.begin_body(len, max))
+        let instance = Arc::clone(&self.instance);
+        self.with_slot(|slot| slot.begin_body(&instance, len))
             .unwrap_or(Err(BodyError::Over))
     }
 
@@ -45,10 +48,17 @@ impl Reservation {
     pub fn push_body(
         &mut self,
         chunk: &[u8],
-        _exchange: &mut dyn Exchange,
+        exchange: &mut dyn Exchange,
     ) -> Result<(), BodyError> {
-        let max = self.instance.max_body();
-        self.with_slot(|slot| slot.push_body(chunk, max))
+        let instance = Arc::clone(&self.instance);
+        self.with_slot(|slot| slot.push_body(&instance, chunk, exchange))
+            .unwrap_or(Err(BodyError::Over))
+    }
+
+    /// Says that all of the body is there. A program that takes bodies in parts may run.
+    pub fn end_body(&mut self, exchange: &mut dyn Exchange) -> Result<(), BodyError> {
+        let instance = Arc::clone(&self.instance);
+        self.with_slot(|slot| slot.end_stream(&instance, exchange))
             .unwrap_or(Err(BodyError::Over))
     }
 

@@ -58,7 +58,11 @@ impl Slot {
             .add(self.body.map_or(0, |body| body.len()));
 
         let begun = cpu_time();
-        let first = self.deliver(instance, request, exchange);
+        let first = if self.answered_early() {
+            Ok(())
+        } else {
+            self.deliver(instance, request, exchange)
+        };
         self.lasting.served(first.is_ok());
         let answered = match first {
             Ok(()) => {
@@ -210,7 +214,7 @@ impl Slot {
         Ok(strings.at(base))
     }
 
-    fn run(
+    pub(crate) fn run(
         &mut self,
         instance: &Instance,
         exchange: &mut dyn Exchange,

@@ -14,14 +14,16 @@ use std::time::Instant;
 use sandbox::{Counters, HostError, Vm};
 
 use crate::body::{Body, BodyError};
-use crate::hypercalls::Desk;
-use crate::instance::Retired;
+use crate::exchange::Exchange;
+use crate::hypercalls::{Desk, Entry};
+use crate::instance::{Instance, Retired};
 use crate::lasting::Lasting;
 use crate::random::Random;
 use crate::request_abi::Layout;
 use crate::runner::{Orders, Runner};
 use crate::statistics::SlotCounters;
 use crate::stream::Outflow;
+use crate::stream_post::Inflow;
 
 pub(crate) struct Slot {
     pub(crate) vm: Vm,
@@ -29,6 +31,7 @@ pub(crate) struct Slot {
     pub(crate) layout: Layout,
     pub(crate) random: Random,
     pub(crate) body: Option<Body>,
+    pub(crate) inflow: Option<Inflow>,
     pub(crate) outflow: Outflow,
     pub(crate) state: State,
     pub(crate) counters: Arc<SlotCounters>,
@@ -67,6 +70,7 @@ impl Slot {
             layout: Layout::default(),
             random: Random::new(),
             body: None,
+            inflow: None,
             outflow: Outflow::default(),
             state: State::Ready,
             counters,
@@ -88,20 +92,34 @@ impl Slot {
     }
 
     /// Says that the request has a body and how long it is, if that is known.
-    pub(crate) fn begin_body(&mut self, len: Option<u64>, max: u64) -> Result<(), BodyError> {
+    pub(crate) fn begin_body(
+        &mut self,
+        instance: &Instance,
+        len: Option<u64>,
+    ) -> Result<(), BodyError> {
         self.load()?;
         let body = self.body.get_or_insert_with(Body::begin);
         match len {
-            Some(len) => body.expect(&mut self.vm, len, max),
-            None => Ok(()),
+            Some(len) if self.inflow.is_none() => {
+                body.expect(&mut self.vm, len, instance.max_body())
+            }
+            _ => Ok(()),
         }
     }
 
-    pub(crate) fn push_body(&mut self, chunk: &[u8], max: u64) -> Result<(), BodyError> {
+    pub(crate) fn push_body(
+        &mut self,
+        instance: &Instance,
+        chunk: &[u8],
+        exchange: &mut dyn Exchange,
+    ) -> Result<(), BodyError> {
         self.load()?;
+        if let Some(function) = instance.entry().get(Entry::StreamPost) {
+            return self.stream_in(instance, function, chunk, exchange);
+        }
         self.body
             .get_or_insert_with(Body::begin)
-            .push(&mut self.vm, chunk, max)
+            .push(&mut self.vm, chunk, instance.max_body())
     }
 
     fn load(&mut self) -> Result<(), BodyError> {
@@ -123,6 +141,7 @@ impl Slot {
             layout,
             random: _, // what it handed out it does not know any more
             body,
+            inflow,
             outflow,
             state,
             counters, // about the slot, not the request
@@ -135,6 +154,7 @@ impl Slot {
         desk.reset();
         layout.reset();
         *body = None;
+        *inflow = None;
         outflow.reset();
         let wiped = vm.reset()?;
         *state = State::Ready;

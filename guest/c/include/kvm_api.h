@@ -202,7 +202,7 @@ static inline void set_backend_request(void (*f)(const struct kvm_request *))
 }
 
 /* A request body piece by piece, before the request itself is delivered (then with a NULL body and
- * its total length). Must return `len`. May be missing: then it is never called. */
+ * its total length). Must return `len`, or answer: then the rest of the body is dropped. */
 static inline void set_backend_stream_post(long (*f)(const char *url, const char *arg,
 	const char *content_type, const uint8_t *data, size_t len, size_t offset))
 {
@@ -294,7 +294,7 @@ static inline void backend_response_extra(int16_t status, const void *type, size
 
 /* A body of `content_length` bytes (not 0), made while it is sent: `next` is called until all are
  * there, with how much it may return at most, how much there was so far, and content_length. Two
- * seconds a call; the HTTP functions do not work in it. May be missing: then the request fails. */
+ * seconds a call; the HTTP functions do not work in it. */
 void begin_streaming_response(int16_t status, const void *type, size_t type_len,
 	size_t content_length,
 	struct streaming_content (*next)(void *arg, size_t max, size_t written, size_t total),

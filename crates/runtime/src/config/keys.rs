@@ -174,7 +174,7 @@ pub(super) const SETTINGS: &[Key<Settings>] = &[
     Key::new(
         "max_request_memory",
         mib(1, |s| &mut s.max_request_memory),
-        "Memory that a request may change.",
+        "Memory that a request may change, its body included, which has 512 MiB at most (bodies taken in parts: no limit).",
     ),
     Key::new(
         "limit_workmem_after_req",

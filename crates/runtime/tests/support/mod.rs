@@ -104,6 +104,7 @@ pub(crate) fn post(program: &Arc<Program>, url: &str, content_type: &str, body: 
         .begin_body(u64::try_from(body.len()).ok())
         .unwrap();
     reservation.push_body(body, &mut exchange).unwrap();
+    reservation.end_body(&mut exchange).unwrap();
     finish(reservation, url, "", content_type.as_bytes(), exchange)
 }
 
