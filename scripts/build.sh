@@ -5,13 +5,13 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 release=${CARGO_TARGET_DIR:-target}/release
 
-cargo build --release
-# Where build.rs left the manual is cargo's choice, and cargo says so.
-out=$(cargo build --release --quiet --package libvmod-tinykvm --message-format=json | python3 -c '
-import json, sys
+# Where build.rs leaves the manual is cargo's choice; cargo says so among other things.
+manual=$(cargo build --release --message-format=json-render-diagnostics | python3 -c '
+import json, os, sys
 for line in sys.stdin:
     said = json.loads(line)
-    if said["reason"] == "build-script-executed" and "libvmod-tinykvm" in said["package_id"]:
-        print(said["out_dir"])
+    manual = os.path.join(said.get("out_dir", ""), "vmod_tinykvm.man.rst")
+    if said["reason"] == "build-script-executed" and os.path.exists(manual):
+        print(manual)
 ')
-scripts/man.sh "$out/vmod_tinykvm.man.rst" "$release/vmod_tinykvm.3"
+scripts/man.sh "$manual" "$release/vmod_tinykvm.3"
