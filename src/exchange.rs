@@ -2,7 +2,7 @@
 //!
 //! Guards: what a guest asks for cannot overflow the workspace or the header tables; it gets an
 //! error instead, and the task goes on. The field that tells how many self-requests have led here is
-//! not seen, set or taken away by guests.
+//! not seen, set or taken away by guests; those that say where a body ends are not set or taken away.
 
 use std::{sync::Arc, time::Instant};
 
@@ -138,6 +138,16 @@ impl<'a> Messages<'a> {
         self.append_own(&[b"Content-Type: ", value].concat())
     }
 
+    /// Whether guests have to leave this field as it is. A wrong length would tear the client's or
+    /// another backend's connection apart; in a director's response it is put right afterwards.
+    fn is_out_of_bounds(&self, side: Side, field: &[u8]) -> bool {
+        let name = field.get(..name_len(field)).unwrap_or(field);
+        let frames = name.eq_ignore_ascii_case(b"Content-Length")
+            || name.eq_ignore_ascii_case(b"Transfer-Encoding");
+        let put_right = side == Side::Response && self.ctx.place() == Place::Director;
+        is_depth_field(field) || (frames && !put_right)
+    }
+
     /// Removes every field of that name.
     pub(crate) fn unset_all(&mut self, side: Side, name: &[u8]) {
         while self.unset(side, name) > 0 {}
@@ -188,21 +198,21 @@ impl Exchange for Messages<'_> {
     }
 
     fn append(&mut self, side: Side, field: &[u8]) -> Result<u32, FieldError> {
-        if is_depth_field(field) {
+        if self.is_out_of_bounds(side, field) {
             return Ok(0);
         }
         self.write(side, field, ffi::TK_GUEST, None)
     }
 
     fn set(&mut self, side: Side, field: &[u8]) -> Result<u32, FieldError> {
-        if is_depth_field(field) {
+        if self.is_out_of_bounds(side, field) {
             return Ok(0);
         }
         self.write(side, field, ffi::TK_GUEST, Some(name_len(field)))
     }
 
     fn unset(&mut self, side: Side, name: &[u8]) -> u32 {
-        if is_depth_field(name) {
+        if self.is_out_of_bounds(side, name) {
             return 0;
         }
         let text = name.as_ptr().cast();

@@ -2,7 +2,7 @@
 
 use std::ffi::c_uint;
 
-use runtime::{Exchange, Side, chain::Outcome};
+use runtime::{Exchange, chain::Outcome};
 
 use crate::{
     context::{Context, Place, string},
@@ -87,8 +87,6 @@ fn answer(ctx: Context<'_>, status: u16) -> i64 {
 /// Type and body.
 fn fill(ctx: Context<'_>, outcome: &mut Outcome) -> Result<(), String> {
     let mut messages = Messages::new(ctx);
-    messages.unset_all(Side::Response, b"Content-Length");
-    messages.unset_all(Side::Response, b"Transfer-Encoding");
     messages
         .put_content_type(&outcome.response.content_type)
         .map_err(|error| format!("Content-Type: {error}"))?;

@@ -70,6 +70,12 @@ static void on_get(const char *url, const char *arg)
 	} else if (strcmp(url, "/request") == 0) {
 		http_set_str(BEREQ, "X-From-Guest: yes");
 		say_field(BEREQ, "X-From-Guest");
+	} else if (strcmp(url, "/frame") == 0) {
+		/* Fields that say where the body ends; the argument says of which message. */
+		const int where = atoi(arg);
+		say("%ld ", http_set_str(where, "content-length: 1"));
+		say("%ld ", http_append_str(where, "Transfer-Encoding: chunked"));
+		say("%ld", http_set_str(where, "Content-Length"));
 	} else if (strcmp(url, "/extra") == 0) {
 		static const struct ResponseHeader headers[] = {
 			{"X-Extra: one", 12},
