@@ -204,8 +204,13 @@ impl Shared {
         let (errand, reply) = Errand::new(work);
         let begun = Instant::now();
         let pushed = self.queue.lock().push(errand, begun);
-        let Ok(number) = pushed else {
-            return reply.wait(begun);
+        let number = match pushed {
+            Ok(number) => number,
+            Err(errand) => {
+                // Which is what tells that the storage is gone.
+                drop(errand);
+                return reply.wait(begun);
+            }
         };
         self.changed.notify_one();
         let answer = reply.wait(deadline);
