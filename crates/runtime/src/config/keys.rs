@@ -106,7 +106,7 @@ pub(super) const PROGRAM: &[Key<ProgramConfig>] = &[
     Key::new(
         "uri",
         special(shapes::ADDRESS, shapes::uri),
-        "Where the program is fetched from when it is loaded.",
+        "Where the program is fetched from when it is loaded, as an ELF file or in an archive.",
     ),
     Key::new(
         "key",
@@ -116,8 +116,8 @@ pub(super) const PROGRAM: &[Key<ProgramConfig>] = &[
     Key::new(
         "sha256",
         special(shapes::SHA256, shapes::sha256),
-        "Hash of the program. A matching `filename` is not fetched again; what does not \
-         match is not started.",
+        "Hash of what is fetched, or of the program in it. A matching `filename` is not \
+         fetched again; what does not match is not started.",
     ),
     Key::new(
         "md5",

@@ -303,8 +303,11 @@ impl Hypercalls for Scene<'_> {
         if self.desk.voice.system_calls {
             let name = sandbox::system_call_name(number).unwrap_or("unknown");
             let [a, b, c, d, e, f] = arguments;
-            let line =
-                format!("{name}({a:#x}, {b:#x}, {c:#x}, {d:#x}, {e:#x}, {f:#x}) = {result:#x}");
+            let result = match result {
+                -4095..0 => format!("errno {}", result.unsigned_abs()),
+                _ => format!("{result:#x}"),
+            };
+            let line = format!("{name}({a:#x}, {b:#x}, {c:#x}, {d:#x}, {e:#x}, {f:#x}) = {result}");
             self.say(line.as_bytes());
         }
     }
