@@ -18,7 +18,7 @@ use super::transfer::Order;
 const MOST_THREADS: usize = 256;
 const STACK: usize = 1 << 20;
 /// How long a thread waits for its next order.
-const IDLE: Duration = Duration::from_secs(10);
+const IDLE: Duration = Duration::from_secs(5);
 
 static CREW: Mutex<Crew> = Mutex::new(Crew {
     idle: Vec::new(),

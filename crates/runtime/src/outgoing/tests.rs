@@ -478,3 +478,26 @@ fn a_server_that_is_not_there_or_talks_nonsense_is_an_error_with_libcurls_code()
         );
     }
 }
+
+/// Threads of the crew in this process.
+fn crew() -> usize {
+    let tasks = std::fs::read_dir("/proc/self/task").unwrap();
+    let names =
+        tasks.filter_map(|task| std::fs::read_to_string(task.ok()?.path().join("comm")).ok());
+    names.filter(|name| name.trim() == "tinykvm-fetch").count()
+}
+
+#[test]
+fn threads_end_when_nobody_needs_them_and_begin_again() {
+    let site = Site::start(|_, _| ok(b"x"));
+    let from = site.home(1);
+    for _ in 0..2 {
+        assert_eq!(body(from.self_request(b"/", &[], soon())), "x");
+        assert!(crew() > 0);
+        let patience = Instant::now() + LONG;
+        while crew() > 0 {
+            assert!(Instant::now() < patience, "{} threads", crew());
+            thread::sleep(Duration::from_millis(20));
+        }
+    }
+}
