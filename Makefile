@@ -1,6 +1,6 @@
 # The commands of the project. Each installs what it needs first (scripts/setup.sh: nothing to do
 # takes a moment), so that a fresh Debian 12 machine with a Rust toolchain needs no other step.
-.PHONY: help setup build man install uninstall demo test test-all test-hw check bench clean
+.PHONY: help setup build man install uninstall demo test test-all test-hw check soak bench clean
 
 help:
 	@echo 'make demo      build, start varnishd with an example guest, ask it over HTTP'
@@ -11,6 +11,7 @@ help:
 	@echo '               VARNISH=7.7 (or 9.0: Vinyl Cache): make build and make test for that version,'
 	@echo '               in a Debian of its own under target/roots; make test-all: for all of them'
 	@echo 'make check     format, lints, licences'
+	@echo 'make soak      1,000 VCLs come and go under load: nothing may grow (half an hour)'
 	@echo 'make bench     figures against varnishd without a backend, and against nginx'
 	@echo 'make setup     install what the others need; make clean: remove target/'
 
@@ -47,6 +48,10 @@ test-hw:
 
 check: setup
 	@scripts/check.sh
+
+# 1,000 VCLs, half an hour or so.
+soak: setup
+	@scripts/soak.sh
 
 bench:
 	@scripts/setup.sh build bench

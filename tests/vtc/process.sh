@@ -1,5 +1,6 @@
 # Sourced by shell blocks of .vtc files that look at varnishd's cache child from outside. `n` is the
-# name of the varnishd (${v1_name}).
+# name of the varnishd (${v1_name}), `url` where it listens, if it does.
+url=${url:-}
 
 admin() { varnishadm -t 60 -n "$n" "$@"; }
 
@@ -15,12 +16,13 @@ holds() {
 }
 
 # Ends happen shortly after they are announced, when varnishd has something to do: waits until the
-# child holds what PATTERN says.
+# child holds what PATTERN says. A thread that waits for connections may hold a VCL until one comes.
 holds_in_the_end() { # PATTERN
 	for _ in $(seq 200); do
 		now=$(holds)
 		case $now in $1) return 0 ;; esac
 		admin vcl.list >/dev/null
+		[ -z "$url" ] || curl -s -o /dev/null --max-time 60 "$url" || true
 		sleep 0.05
 	done
 	echo "expected: $1; holds: $now"
