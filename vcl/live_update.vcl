@@ -28,7 +28,8 @@ sub vcl_init {
 
 sub vcl_recv {
 	if (req.url ~ "^/live_update/") {
-		if (client.ip !~ ci) {
+		# What a program of this machine asks for has the second field.
+		if (client.ip !~ ci || req.http.X-TinyKVM-Depth) {
 			return (synth(403));
 		}
 		if (req.method != "POST" && req.method != "PUT") {
