@@ -3,6 +3,7 @@
 //! Never fails: a guest that does not answer gets a second chance by its error callback, and the
 //! caller gets a 500 if that fails too.
 
+use std::fmt::Write as _;
 use std::time::{Duration, Instant};
 
 use sandbox::{Exit, Fault, GuestVirt, Vm};
@@ -39,6 +40,50 @@ enum Way {
     Resume { request: GuestVirt },
 }
 
+impl Way {
+    /// As the log calls it.
+    fn name(&self) -> &'static str {
+        match self {
+            Self::Request(_) => "on_method",
+            Self::Get(_) => "on_get",
+            Self::Post(_) => "on_post",
+            Self::Resume { .. } => "resume",
+        }
+    }
+}
+
+/// A line for the log that is made without allocation.
+struct Line {
+    bytes: [u8; 384],
+    len: usize,
+}
+
+impl Default for Line {
+    fn default() -> Self {
+        Self {
+            bytes: [0; 384],
+            len: 0,
+        }
+    }
+}
+
+impl Line {
+    fn as_bytes(&self) -> &[u8] {
+        self.bytes.get(..self.len).unwrap_or_default()
+    }
+}
+
+impl std::fmt::Write for Line {
+    fn write_str(&mut self, text: &str) -> std::fmt::Result {
+        let room = self.bytes.get_mut(self.len..).unwrap_or_default();
+        for (to, from) in room.iter_mut().zip(text.bytes()) {
+            *to = from;
+            self.len = self.len.saturating_add(1);
+        }
+        Ok(())
+    }
+}
+
 impl Slot {
     pub(crate) fn serve(
         &mut self,
@@ -57,11 +102,13 @@ impl Slot {
             .input_bytes
             .add(self.body.map_or(0, |body| body.len()));
 
-        let begun = cpu_time();
+        let (begun, runs) = (cpu_time(), self.vm.counters().kvm_runs);
+        let mut kind = "no call";
         let first = if self.answered_early() {
+            kind = "stream_post";
             Ok(())
         } else {
-            self.deliver(instance, request, exchange)
+            self.deliver(instance, request, exchange, &mut kind)
         };
         self.lasting.served(first.is_ok());
         let answered = match first {
@@ -98,6 +145,17 @@ impl Slot {
         self.counters.status(response.status);
         self.counters.output_bytes.add(response.content_length);
         self.outflow.begin(response.content_length);
+        let mut line = Line::default();
+        // A line that is too long is cut.
+        let _cut = write!(
+            line,
+            "{}: {kind}, status {}, cpu {} us, exits {}",
+            instance.name(),
+            response.status,
+            cpu_time().saturating_sub(begun).as_micros(),
+            self.vm.counters().kvm_runs.saturating_sub(runs)
+        );
+        exchange.log(Severity::Info, line.as_bytes());
         response
     }
 
@@ -106,6 +164,7 @@ impl Slot {
         instance: &Instance,
         request: &Request<'_>,
         exchange: &mut dyn Exchange,
+        kind: &mut &'static str,
     ) -> Result<(), Failure> {
         let content = self.body.and_then(|body| body.content());
         let content_type = if content.is_some() {
@@ -123,6 +182,7 @@ impl Slot {
             .deadline()
             .map_or(deadline, |one| one.min(deadline));
         let way = self.way(instance, content)?;
+        *kind = way.name();
         let exit = match way {
             Way::Request(function) => {
                 let (place, _) = self.show(request, content, exchange)?;

@@ -193,19 +193,43 @@ impl Scene<'_> {
         }
     }
 
-    /// One line from the guest; lines beyond the budget are dropped.
+    /// One line from the guest; lines beyond the budget are dropped. In the log of a request it has
+    /// the program's name before it, as upstream's.
+    fn hear(&mut self, line: &[u8]) {
+        let Some(line) = self.granted(line) else {
+            return;
+        };
+        match self.stage {
+            Stage::Request(_) | Stage::Warming { .. } | Stage::Streaming(_) => {
+                let line = [self.desk.program.as_bytes(), b" says: ", line].concat();
+                self.write(Severity::Info, &line);
+            }
+            Stage::Boot { .. } | Stage::Between { .. } | Stage::Storage { .. } => {
+                self.write(Severity::Info, line);
+            }
+        }
+    }
+
+    /// One line of our own that the guest causes: from the same budget.
     fn say(&mut self, line: &[u8]) {
         self.report(Severity::Info, line);
     }
 
-    /// One line of our own that the guest causes: from the same budget.
     fn report(&mut self, severity: Severity, line: &[u8]) {
-        let Some(line) = self.desk.log.grant(line) else {
-            return;
-        };
+        if let Some(line) = self.granted(line) {
+            self.write(severity, line);
+        }
+    }
+
+    fn granted<'a>(&mut self, line: &'a [u8]) -> Option<&'a [u8]> {
+        let line = self.desk.log.grant(line)?;
         if self.desk.voice.stdout {
             journal::print(line);
         }
+        Some(line)
+    }
+
+    fn write(&mut self, severity: Severity, line: &[u8]) {
         match &mut self.stage {
             Stage::Request(exchange) | Stage::Warming { exchange, .. } => {
                 exchange.log(severity, line);
@@ -223,7 +247,7 @@ impl Scene<'_> {
     fn say_lines(&mut self, text: &[u8]) {
         let line_break = |byte: &u8| matches!(byte, b'\n' | b'\r' | 0);
         for line in text.split(line_break).filter(|line| !line.is_empty()) {
-            self.say(line);
+            self.hear(line);
         }
     }
 
