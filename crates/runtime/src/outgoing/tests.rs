@@ -501,3 +501,24 @@ fn threads_end_when_nobody_needs_them_and_begin_again() {
         }
     }
 }
+
+#[test]
+fn a_connection_that_carried_credentials_is_not_used_again() {
+    let site = Site::start(|_, _| ok(b"x"));
+    let from = Outgoing::default();
+    let allowed = rules(&[site.url("")]);
+    for (field, connections) in [(&b"Authorization: Bearer a"[..], 3), (b"X-Other: a", 4)] {
+        for _ in 0..3 {
+            let mut fields = Fields::default();
+            fields.add(field).unwrap();
+            let url = site.url("/");
+            let wish = Wish {
+                fields,
+                ..wish(&url)
+            };
+            from.fetch(&wish, &allowed, &mut Fetched::default())
+                .unwrap();
+        }
+        assert_eq!(site.connections(), connections);
+    }
+}
