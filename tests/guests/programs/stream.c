@@ -8,7 +8,7 @@
  *   empty null wild kernel loop crash exit answer again wait http memory missing
  *
  * or besides: "log" logs a line for each part, "more" returns more than was asked for.
- * Instead of a response: /call/LENGTH/FUNCTION (hexadecimal).
+ * Instead: /call/LENGTH/FUNCTION (hexadecimal) as it is; /plain/SIZE answers with a body in one piece.
  * With the argument "paused" the program waits for its requests in a loop.
  */
 #include "kvm_api.h"
@@ -94,6 +94,10 @@ static void serve(const char *url)
 		const uintptr_t function = *at == '/' ? (uintptr_t)strtoull(at + 1, NULL, 16) : 0;
 		begin_streaming_response(200, "text/plain", 10, len,
 			(struct streaming_content(*)(void *, size_t, size_t, size_t))function, NULL);
+	}
+	if (strncmp(at, "/plain/", 7) == 0) {
+		const size_t len = strtoul(at + 7, NULL, 10);
+		backend_response(200, "text/plain", 10, pattern, len < PATTERN ? len : PATTERN);
 	}
 	const size_t size = *at == '/' ? strtoul(at + 1, &at, 10) : 0;
 	if (*at == '/')
