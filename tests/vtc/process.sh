@@ -9,7 +9,8 @@ child() { admin pid | awk '$1 == "Worker:" { print $2 }'; }
 # What the child holds of the module's: VMs, their virtual CPUs, images in memory, threads.
 holds() {
 	child=$(child)
-	links=$(ls -l "/proc/$child/fd")
+	# Descriptors of connections may go while they are listed.
+	links=$(ls -l "/proc/$child/fd" 2>/dev/null) || true
 	count() { echo "$links" | grep -c -- "$1"; }
 	echo "$(count kvm-vm) vms, $(count kvm-vcpu) vcpus, $(count memfd:) images," \
 		"$(cat /proc/"$child"/task/*/comm 2>/dev/null | grep -c tinykvm) threads"
