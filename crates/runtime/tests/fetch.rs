@@ -215,11 +215,8 @@ fn content_of_any_length_arrives_up_to_what_the_program_may_have() {
             reply.log()
         );
         // What was mapped for it is free again.
-        let (line, _) = told(&ask(&small, &site, &format!("/{kind}/1000000"), "times=20"));
-        assert!(
-            line.starts_with("r=0 ") || line.starts_with("r=-23 "),
-            "{line}"
-        );
+        let (line, _) = told(&ask(&small, &site, &format!("/{kind}/1000000"), "times=5"));
+        assert!(line.starts_with("r=0 "), "{line}");
     }
 }
 

@@ -16,6 +16,8 @@ pub(super) struct Area {
     room: u64,
     /// Mapped by the host, so that it can grow.
     own: bool,
+    /// How far it may grow.
+    most: u64,
 }
 
 /// It does not fit.
@@ -28,14 +30,16 @@ pub(super) enum Full {
 }
 
 impl Area {
-    /// A buffer of the program's, or, without an address, one that the host maps.
-    pub(super) fn new(at: u64, room: u64) -> Self {
+    /// A buffer of the program's, or, without an address, one of up to `most` bytes that the host
+    /// maps.
+    pub(super) fn new(at: u64, room: u64, most: u64) -> Self {
         let own = at == 0;
         Self {
             at: GuestVirt::new(at),
             len: 0,
             room: if own { 0 } else { room },
             own,
+            most,
         }
     }
 
@@ -54,6 +58,9 @@ impl Area {
         }
         if !self.own {
             return Err(Full::Buffer(self.room));
+        }
+        if len > self.most {
+            return Err(Full::Memory);
         }
         let at = if self.room == 0 {
             memory.map(Place::Anywhere, len, Protection::READ_WRITE)

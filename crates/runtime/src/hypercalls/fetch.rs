@@ -45,7 +45,9 @@ fn go(scene: &mut Scene<'_>, vm: &mut VmCall<'_>, rules: &[FetchRule]) -> Result
         let outgoing = scene.outgoing();
         let wish = order.wish(url, vm.deadline);
         let begun = Instant::now();
-        let mut taking = Taking::new(vm.memory, &order);
+        // What is written counts until the request's end; the program needs some to go on with.
+        let most = scene.limits.max_request_memory / 8 * 7;
+        let mut taking = Taking::new(vm.memory, &order, most);
         let result = outgoing
             .counted(&wish, rules, &mut taking)
             .and_then(|()| taking.finish());
@@ -246,15 +248,15 @@ struct Taking<'a> {
 }
 
 impl<'a> Taking<'a> {
-    fn new(memory: &'a mut Memory, order: &Order) -> Self {
+    fn new(memory: &'a mut Memory, order: &Order, most: u64) -> Self {
         let operation = order.operation;
         let headers = (operation.headers_len >= LEAST_HEADERS)
-            .then(|| Area::new(operation.headers, u64::from(operation.headers_len)));
+            .then(|| Area::new(operation.headers, u64::from(operation.headers_len), most));
         Self {
             memory,
             posted: (operation.post_data, u64::from(operation.post_len)),
             has_body: !order.head_only,
-            content: Area::new(operation.content, u64::from(operation.content_len)),
+            content: Area::new(operation.content, u64::from(operation.content_len), most),
             headers,
             outcome: operation,
         }
