@@ -173,6 +173,9 @@ impl Slot {
         // Of a program that is not ephemeral and waits in its loop: it goes on from there.
         let waits = self.lasting.waits().then(|| *self.vm.regs());
         let deadline = Instant::now() + instance.max_request_time();
+        let deadline = exchange
+            .deadline()
+            .map_or(deadline, |one| one.min(deadline));
         let exit = self
             .run(instance, exchange, |vm, scene| {
                 vm.call(function, &arguments, deadline, scene)

@@ -236,9 +236,9 @@ fn a_callback_can_log_within_the_requests_budget() {
         lines.push(String::from_utf8_lossy(line).into_owned());
     };
     while reservation.pull_and_say(&mut part, &mut say).unwrap() > 0 {}
-    assert_eq!(lines.first().unwrap(), "part 1: 0 of 100000");
-    assert_eq!(lines.get(1).unwrap(), "printed");
-    assert_eq!(lines.get(2).unwrap(), "part 2: 100 of 100000");
+    assert_eq!(lines.first().unwrap(), "stream says: part 1: 0 of 100000");
+    assert_eq!(lines.get(1).unwrap(), "stream says: printed");
+    assert_eq!(lines.get(2).unwrap(), "stream says: part 2: 100 of 100000");
     assert!(lines.len() <= 257, "{}", lines.len());
 }
 

@@ -273,7 +273,7 @@ fn taking_a_part_is_part_of_the_request() {
     assert!(
         reply
             .log()
-            .contains("65536 bytes at 0\n34464 bytes at 65536\n"),
+            .contains("upload says: 65536 bytes at 0\nupload says: 34464 bytes at 65536\n"),
         "{}",
         reply.log()
     );
