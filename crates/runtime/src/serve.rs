@@ -110,18 +110,16 @@ impl Slot {
         } else {
             self.deliver(instance, request, exchange, &mut kind)
         };
+        // Each look at this clock is a system call.
+        let spent = cpu_time().saturating_sub(begun);
         self.lasting.served(first.is_ok());
         let answered = match first {
             Ok(()) => {
-                self.counters
-                    .request_cpu_time
-                    .add_time(cpu_time().saturating_sub(begun));
+                self.counters.request_cpu_time.add_time(spent);
                 true
             }
             Err(failure) => {
-                self.counters
-                    .exception_cpu_time
-                    .add_time(cpu_time().saturating_sub(begun));
+                self.counters.exception_cpu_time.add_time(spent);
                 self.count(&failure, &mut response);
                 let setting = match failure {
                     Failure::Guest(Fault::TimedOut) => " (max_request_time)",
@@ -152,7 +150,7 @@ impl Slot {
             "{}: {kind}, status {}, cpu {} us, exits {}",
             instance.name(),
             response.status,
-            cpu_time().saturating_sub(begun).as_micros(),
+            spent.as_micros(),
             self.vm.counters().kvm_runs.saturating_sub(runs)
         );
         exchange.log(Severity::Info, line.as_bytes());
