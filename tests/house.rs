@@ -109,6 +109,20 @@ fn links_in_documents_lead_somewhere() {
 }
 
 #[test]
+fn nothing_of_a_merge_is_left_behind() {
+    for extension in ["rs", "c", "h", "S", "md", "vcc", "vcl", "vtc", "sh", "toml"] {
+        for file in files(&repository(), extension) {
+            let left = read(&file).lines().any(|line| {
+                ["=======", "<<<<<<< ", ">>>>>>> "].iter().any(|mark| {
+                    line == mark.trim_end() || (mark.ends_with(' ') && line.starts_with(mark))
+                })
+            });
+            assert!(!left, "{}: a line of a merge conflict", name(&file));
+        }
+    }
+}
+
+#[test]
 fn no_source_file_is_longer_than_800_lines() {
     for extension in ["rs", "c", "h", "S"] {
         for file in files(&repository(), extension) {

@@ -132,7 +132,7 @@ struct shared_memory_info {
 struct meminfo {
 	uint64_t max_memory;      /* setting max_memory */
 	uint64_t max_reqmem;      /* setting max_request_memory */
-	uint64_t reqmem_upper;    /* what this VM holds for changed pages */
+	uint64_t reqmem_upper;    /* the same as max_reqmem */
 	uint64_t reqmem_current;  /* what of it is in use */
 };
 
@@ -255,7 +255,8 @@ void wait_for_requests(void) __attribute__((noreturn));
  * call returns. Call it in a loop: after the answer it is called again where VMs are kept. */
 void wait_for_requests_paused(struct kvm_request *request);
 
-/* Freezes the program here; returns the number of events filled in. May be missing. */
+/* Upstream: freezes the program here, returns the number of events filled in. This host takes it
+ * for wait_for_requests_paused(), which writes 104 bytes: do not call it. */
 int wait_for_socket_events_paused(struct kvm_socket_event *events, size_t count);
 
 static inline int wait_for_socket_event_paused(struct kvm_socket_event *event)
@@ -434,7 +435,7 @@ static inline long set_cacheable(bool cacheable, float ttl, float grace, float k
 		keep > 0 ? (uint64_t)(keep * 1000.0f) : 0);
 }
 
-/* ---- Regular expressions (PCRE2). May be missing. -------------------------------------------- */
+/* ---- Regular expressions: no back-references, no look-around --------------------------------- */
 
 /* A handle; those made in main() serve all requests. A bad pattern ends the request. */
 int sys_regex_compile(const void *pattern, size_t len);
@@ -448,7 +449,8 @@ long sys_regex_subst(int handle, const char *text, const char *replacement, char
 /* Appends the fields of `from` that match to `to`; how many. */
 int sys_regex_copyto(int handle, int from, int to);
 
-/* ---- Storage: one VM of the program keeps its state. May be missing. ------------------------- */
+/* ---- Storage: one VM of the program keeps its state -------------------------------------------
+ * Without the setting `storage` a call from a request ends the request. */
 
 /* Runs in the storage VM; `size` is how much the caller can take. Ends with storage_return(). */
 typedef void (*storage_func)(size_t n, struct virtbuffer *buffers, size_t size);
@@ -517,13 +519,13 @@ int vcpureqid(void); /* number of this request VM */
 
 /* ---- Memory ---------------------------------------------------------------------------------- */
 
-/* Memory that all requests of the program share and nobody resets. May be missing. */
+/* Memory that all requests of the program share and nobody resets; empty without the setting
+ * `shared_memory` and in the storage VM. */
 struct shared_memory_info shared_memory_area(void);
 
 /* true: reset this program's VMs after each request. In main(). 0, or negative when not allowed. */
 long sys_make_ephemeral(bool ephemeral);
 
-/* May be missing: then *info stays as it is. */
 void get_meminfo(struct meminfo *info);
 
 extern char *kvm_shm_next_; /* with the stubs below: one for all source files */
@@ -583,7 +585,7 @@ static inline struct curl_fields *kvm_fields_(struct curl_fields *fields) { retu
 
 /* ---- For the author -------------------------------------------------------------------------- */
 
-/* A line in Varnish's log (VSL), up to 65535 bytes. */
+/* Lines of Varnish's log (VSL), up to 65535 bytes in all; each is cut at 4096. */
 void sys_log(const void *text, size_t len);
 
 /* The same, as printf() makes it, cut at 2047 bytes. */
