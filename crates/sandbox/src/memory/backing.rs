@@ -32,8 +32,8 @@ fn mmap(
 ) -> io::Result<NonNull<u8>> {
     let fd = file.map_or(-1, AsRawFd::as_raw_fd);
     let flags = flags | libc::MAP_NORESERVE;
-    // SAFETY: of the callers one asks for a fixed address that may be taken, of a mapping of its
-    // own; every other call cannot touch what is mapped already.
+    // SAFETY: callers that pass MAP_FIXED replace a part of a mapping that they have just made and
+    // nobody else knows; without it the kernel touches nothing that is mapped already.
     let base = unsafe { libc::mmap(at.cast(), to_usize(len), prot, flags, fd, 0) };
     if base == libc::MAP_FAILED {
         return Err(io::Error::last_os_error());
