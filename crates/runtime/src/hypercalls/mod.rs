@@ -140,22 +140,8 @@ impl Desk {
 
     /// Makes the desk as it was after the fork.
     pub(crate) fn reset(&mut self) {
-        let Self {
-            regexes,
-            log,
-            answer,
-            scratch,
-            allowed_fetch: _, // constant
-            outgoing,
-            voice: _,   // constant
-            program: _, // constant
-        } = self;
-        regexes.reset();
-        *outgoing = None;
-        log.reset();
-        answer.reset();
-        scratch.clear();
-        scratch.shrink_to(KEEP);
+        self.next_request();
+        self.regexes.reset();
     }
 
     /// Makes room for the next request's answer in a VM that is not reset: what the program has made

@@ -19,6 +19,8 @@ use std::ptr::{self, NonNull};
 use crate::address::{GuestPhys, PAGE_SIZE};
 use crate::arith::{to_u64, to_usize};
 
+/// Words in a line of the CPU's caches.
+const LINE: usize = 8;
 const READ_WRITE: i32 = libc::PROT_READ | libc::PROT_WRITE;
 const ANONYMOUS: i32 = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
 
@@ -297,13 +299,19 @@ impl Backing {
         if page.page_offset() != 0 {
             return;
         }
-        let words = start.cast::<u64>();
-        for index in 0..to_usize(PAGE_SIZE) / 8 {
-            let word = words.wrapping_add(index);
+        let lines = start.cast::<[u64; LINE]>();
+        for line in 0..to_usize(PAGE_SIZE) / size_of::<[u64; LINE]>() {
             // SAFETY: inside the page that was checked above, aligned because the page is.
-            let value = unsafe { word.read_volatile() };
-            if value & mask == mask {
-                found(GuestPhys::new(page.raw() + to_u64(index) * 8), value);
+            let words = unsafe { lines.wrapping_add(line).read_volatile() };
+            // Most of a page table is empty: a line at a time that cannot have any is quick.
+            if words.iter().fold(0, |all, word| all | word) & mask != mask {
+                continue;
+            }
+            for (index, value) in words.into_iter().enumerate() {
+                if value & mask == mask {
+                    let word = to_u64(line * LINE + index);
+                    found(GuestPhys::new(page.raw() + word * 8), value);
+                }
             }
         }
     }
