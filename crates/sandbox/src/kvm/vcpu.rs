@@ -206,10 +206,24 @@ impl Vcpu {
             },
             Ok(VcpuExit::IoIn(..)) => self.finish_input(),
             Ok(VcpuExit::Intr) => Event::Interrupted,
-            Ok(other) => Event::Broken(format!("{other:?}")),
+            Ok(other) => {
+                let what = format!("{other:?}");
+                self.broken(&what)
+            }
             Err(error) if matches!(error.errno(), libc::EINTR | libc::EAGAIN) => Event::Interrupted,
             Err(error) => Event::Broken(io::Error::from_raw_os_error(error.errno()).to_string()),
         }
+    }
+
+    /// An exit that no guest should be able to cause, with what there is to find out why. A virtual CPU
+    /// that shut down on AMD has the registers of a reset: RIP is 0xfff0.
+    fn broken(&mut self, what: &str) -> Event {
+        let regs = self.regs();
+        let special = self.special().unwrap_or_default();
+        Event::Broken(format!(
+            "{what} in run {}, RIP {:#x}, RSP {:#x}, RFLAGS {:#x}, CR2 {:#x}, CR3 {:#x}",
+            self.runs, regs.rip, regs.rsp, regs.rflags, special.cr2, special.cr3
+        ))
     }
 
     /// An IN ends in the next KVM_RUN, which would then put the instruction pointer behind it,
