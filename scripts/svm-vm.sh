@@ -102,7 +102,7 @@ chmod +x "$work/root/init"
 rm -rf "$work/root"
 
 limit=${SVM_TIMEOUT:-1800}
-timeout --foreground "$limit" qemu-system-x86_64 -accel tcg,thread=multi -smp "${SVM_CPUS:-2}" -cpu max,+svm \
+timeout --foreground "$limit" qemu-system-x86_64 -accel "tcg,thread=${SVM_THREADS:-single}" -smp "${SVM_CPUS:-2}" -cpu max,+svm \
   -m "${SVM_MEM:-6144}" -display none -serial stdio -monitor none -nic none -no-reboot \
   -kernel "$cache/vmlinuz" -initrd "$work/initrd" -append 'console=ttyS0 quiet panic=-1' \
   -virtfs local,path=/,mount_tag=host,security_model=none,readonly=on,multidevs=remap \

@@ -171,7 +171,14 @@ impl Slot {
             inflow.told,
         ];
         // Of a program that is not ephemeral and waits in its loop: it goes on from there.
-        let waits = self.lasting.waits().then(|| *self.vm.regs());
+        let waits = match self.lasting.waits() {
+            true => Some(
+                self.vm
+                    .regs_behind_call()
+                    .map_err(|fault| self.taker_failed(&fault))?,
+            ),
+            false => None,
+        };
         let deadline = Instant::now() + instance.max_request_time();
         let deadline = exchange
             .deadline()
@@ -194,7 +201,7 @@ impl Slot {
             }
         }
         if let (Exit::Returned { .. }, Some(waits)) = (exit, waits) {
-            *self.vm.regs_mut() = waits;
+            self.vm.come_back(waits);
         }
         inflow.told = inflow.told.saturating_add(len);
         inflow.filled = 0;

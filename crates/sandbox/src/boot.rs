@@ -173,7 +173,7 @@ impl MainVm {
     ) -> Result<Exit, Fault> {
         const RED_ZONE: u64 = 128;
         let argument = |index: usize| arguments.get(index).copied().unwrap_or(0);
-        let waiting = self.machine.regs;
+        let waiting = self.machine.regs_behind_call()?;
         // As after a CALL: the return address on the stack, RSP 8 below a multiple of 16.
         let rsp = (waiting.rsp.saturating_sub(RED_ZONE) & !15).saturating_sub(8);
         self.machine
@@ -228,17 +228,13 @@ impl MainVm {
 
     /// Freezes the program behind the hypercall that stopped it last.
     pub fn freeze(mut self) -> Result<Arc<Image>, HostError> {
-        const OUT_LENGTH: u64 = 2;
         let broken = |fault: Fault| HostError::Broken(fault.to_string());
         let bases = self.machine.segment_bases().map_err(broken)?;
         let state = self.machine.vcpu.extended_state()?;
         self.machine
             .memory
             .write_system(GuestPhys::new(layout::XSAVE), &state);
-        let mut regs = self.machine.regs;
-        if !self.host.facts().out_completes_at_exit {
-            regs.rip = regs.rip.wrapping_add(OUT_LENGTH);
-        }
+        let regs = self.machine.regs_behind_call().map_err(broken)?;
         let (debugging, bias) = (self.machine.debugging, self.machine.bias);
         let (memory, process) = self.machine.dismantle();
         let frozen = memory.freeze(self.request.memory)?;

@@ -69,9 +69,15 @@ impl Vm {
         &self.machine.regs
     }
 
-    /// The guest's registers, to be changed before it is continued.
-    pub fn regs_mut(&mut self) -> &mut Regs {
-        &mut self.machine.regs
+    /// The registers with which the program goes on behind the call that stopped it, for
+    /// [`Self::come_back`].
+    pub fn regs_behind_call(&mut self) -> Result<Regs, Fault> {
+        self.machine.regs_behind_call()
+    }
+
+    /// After other functions were called: lets the program go on where it stopped before.
+    pub fn come_back(&mut self, regs: Regs) {
+        self.machine.regs = regs;
     }
 
     /// The image this VM is a fork of.

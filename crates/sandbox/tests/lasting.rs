@@ -7,9 +7,10 @@
 
 mod common;
 
-use common::{MIB, Program, config, soon};
+use common::{MIB, Program, Recorder, config, soon};
 use sandbox::{
-    Action, AllowedPath, Exit, GuestVirt, Hypercalls, Place, Protection, RequestLimits, Vm, VmCall,
+    Action, AllowedPath, Exit, GuestVirt, Host, Hypercalls, MainVm, Place, Protection,
+    RequestLimits, Vm, VmCall,
 };
 use tinykvm_sys::abi;
 
@@ -125,4 +126,51 @@ fn a_lasting_vm_is_refused_memory_beyond_its_limit_and_lives_on() {
         vm.call(function, &[], soon(), &mut listener).unwrap();
     }
     let _ = std::fs::remove_file(&path);
+}
+
+/// Stops with the short form of OUT, prints which time it went on, and stops again.
+const GOES_ON: &str = r#"
+#include "kvm_api.h"
+#include <unistd.h>
+static void on_get(const char *url, const char *arg)
+{
+	(void)url;
+	(void)arg;
+}
+int main(void)
+{
+	set_backend_get(on_get);
+	for (char n = '0';; n++) {
+		__asm__ volatile("out %%eax, (%%dx)" :: "a"(0x10002), "d"(0), "D"(0) : "memory");
+		write(1, &n, 1);
+	}
+}
+"#;
+
+#[test]
+fn a_program_goes_on_behind_the_call_that_stopped_it_whatever_ran_meanwhile() {
+    let elf = guests::compile_text("goes_on", GOES_ON, guests::Compiler::Gcc, &[]);
+    let elf = std::fs::read(elf).unwrap();
+    let stopped = Ok(Exit::Stopped(abi::TINYKVM_CALL_WAIT_PAUSED));
+    let mut heard = Recorder::default();
+    let mut main = MainVm::boot(&Host::open().unwrap(), &elf, &config("goes_on")).unwrap();
+    assert_eq!(main.run(soon(), &mut heard), stopped);
+    let function = GuestVirt::new(heard.entries[1]);
+    for _ in 0..2 {
+        let exit = main.call(function, &[], soon(), &mut heard);
+        assert!(matches!(exit, Ok(Exit::Returned { .. })), "{exit:?}");
+        assert_eq!(main.run(soon(), &mut heard), stopped);
+    }
+    let image = main.freeze().unwrap();
+    let mut vm = image.fork_to_last().unwrap();
+    assert_eq!(vm.resume_paused(soon(), &mut heard), stopped);
+    for _ in 0..2 {
+        let waits = vm.regs_behind_call().unwrap();
+        let exit = vm.call(function, &[], soon(), &mut heard);
+        assert!(matches!(exit, Ok(Exit::Returned { .. })), "{exit:?}");
+        vm.come_back(waits);
+        assert_eq!(vm.resume_waiting(soon(), &mut heard), stopped);
+    }
+    assert_eq!(vm.continue_from_stop(soon(), &mut heard), stopped);
+    assert_eq!(heard.printed, b"012345");
 }

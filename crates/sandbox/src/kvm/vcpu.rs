@@ -248,6 +248,21 @@ impl Vcpu {
         Event::Broken("an IN without end".into())
     }
 
+    /// The same for the OUT that the CPU stopped at with these registers, where it is ended late: the
+    /// registers behind it.
+    pub(crate) fn finish_output(&mut self, regs: &kvm_regs) -> Result<kvm_regs, HostError> {
+        self.set_regs(regs);
+        self.cpu.set_kvm_immediate_exit(1);
+        let ended = match self.cpu.run() {
+            Ok(VcpuExit::Intr) => Ok(()),
+            Err(error) if error.errno() == libc::EINTR => Ok(()),
+            other => Err(HostError::Broken(format!("{other:?} behind an OUT"))),
+        };
+        self.cpu.set_kvm_immediate_exit(0);
+        self.runs += 1;
+        ended.map(|()| self.regs())
+    }
+
     /// Segments, control registers and CR2.
     pub(crate) fn special(&mut self) -> Result<kvm_sregs, HostError> {
         self.ioctls += 1;
