@@ -1,7 +1,7 @@
 #!/bin/bash
 # The tests that meet KVM or varnishd, in a machine with AMD SVM (scripts/svm-vm.sh): the sandbox,
 # the runtime and the VMOD. Test binaries and guest programs are built out here, at full speed.
-# Further arguments go to the runner (a test's name). Leave target/ alone while it runs: the machine
+# Further arguments go to the runner (a test's name). All of it takes most of an hour. Leave target/ alone while it runs: the machine
 # reads it all the time.
 #
 # TINYKVM_TEST_SLOW tells tests that their CPU is emulated: limits meant to catch a hang are longer
@@ -11,7 +11,7 @@ cd "$(dirname "$0")/.."
 
 select=(--workspace --exclude tinykvm-sys --exclude tinykvm-test-guests)
 
-export SVM_TIMEOUT=${SVM_TIMEOUT:-3600}
+export SVM_TIMEOUT=${SVM_TIMEOUT:-7200}
 inside=(env TINYKVM_TEST_SLOW=1 CI="${CI:-true}")
 target=${CARGO_TARGET_DIR:-$PWD/target}
 mkdir -p "$target/hw"
