@@ -1,8 +1,8 @@
 #!/bin/bash
 # The tests that meet KVM or varnishd, in a machine with AMD SVM (scripts/svm-vm.sh): the sandbox,
 # the runtime and the VMOD. Test binaries and guest programs are built out here, at full speed.
-# Further arguments go to the runner (a test's name). All of it takes most of an hour. Leave target/ alone while it runs: the machine
-# reads it all the time.
+# Further arguments go to the runner (a test's name). All of it takes most of an hour. Leave target/
+# alone while it runs: the machine reads it all the time.
 #
 # TINYKVM_TEST_SLOW tells tests that their CPU is emulated: limits meant to catch a hang are longer
 # there, and nothing is measured.
