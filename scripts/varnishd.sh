@@ -52,12 +52,14 @@ choose_jail() {
 
 # start_varnishd VCL [OPTION...]
 start_varnishd() {
-  local vcl=$1 output address
+  local vcl=$1 output address vmods
   shift
+  # Varnish's own modules, for VCLs that use them.
+  vmods=$(pkg-config --variable=vmoddir varnishapi)
   install -m 755 "$target"/release/libvmod_tinykvm.so "$work/"
   mkdir -p "$work/varnish"
   if ! output=$(varnishd "${jail[@]}" -n "$work/varnish" -P "$work/varnishd.pid" -a 127.0.0.1:0 \
-      -p vmod_path="$work" -b none "$@" 2>&1); then
+      -p vmod_path="$work:$vmods" -b none "$@" 2>&1); then
     printf '%s\n' 'varnishd does not start:' "$output" >&2
     exit 1
   fi

@@ -92,14 +92,17 @@ impl Upload {
             Ok(updated) => (201, report(&updated)),
             Err(refusal) => (refusal.status(), format!("{refusal}\n")),
         };
-        let program = self.permit.as_ref().map_or("", Updatable::name);
-        let tag = if status == 201 { Tag::Log } else { Tag::Error };
-        let said = text.trim_ascii_end().replace('\n', "; ");
-        line(
-            Some(ctx),
-            tag,
-            &format!("tinykvm.live_update({program}): {status} {said}"),
-        );
+        // Why someone is not admitted was said where VCL asked, and not to him.
+        if let Ok(program) = &self.permit {
+            let tag = if status == 201 { Tag::Log } else { Tag::Error };
+            let said = text.trim_ascii_end().replace('\n', "; ");
+            let name = program.name();
+            line(
+                Some(ctx),
+                tag,
+                &format!("tinykvm.live_update({name}): {status} {said}"),
+            );
+        }
         Outcome::said(status, b"text/plain; charset=utf-8", text.into_bytes())
     }
 

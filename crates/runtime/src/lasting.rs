@@ -68,43 +68,76 @@ impl Lasting {
     }
 }
 
+/// Why a VM does not keep its state.
+enum Lost {
+    /// VCL wants it so.
+    Asked,
+    Because(String),
+}
+
+impl Lost {
+    fn because(why: &str) -> Self {
+        Self::Because(why.to_owned())
+    }
+}
+
 impl Slot {
     /// Makes a slot that was used ready for its next request.
     pub(crate) fn renew(&mut self, instance: &Instance) -> Result<(), HostError> {
-        if !instance.is_ephemeral() && self.keep(instance) {
-            return Ok(());
+        if instance.is_ephemeral() {
+            return self.reset();
+        }
+        match self.keep(instance) {
+            Ok(()) => return Ok(()),
+            Err(Lost::Asked) => {}
+            Err(Lost::Because(why)) => {
+                let number = self.number();
+                let line = format!("request VM {number} is reset, what it kept is lost: {why}");
+                journal::say(Severity::Info, instance.name(), line.as_bytes());
+            }
         }
         self.reset()
     }
 
-    /// Keeps the VM's state and forgets the request. False: the VM has to be reset.
-    fn keep(&mut self, instance: &Instance) -> bool {
+    /// Keeps the VM's state and forgets the request. After an error the VM has to be reset.
+    fn keep(&mut self, instance: &Instance) -> Result<(), Lost> {
         let served = match self.state {
             State::Ready | State::Loaded => false,
             State::Served => true,
-            State::Spent | State::Poisoned => return false,
+            State::Spent | State::Poisoned => return Err(Lost::because("its request failed")),
         };
         let lasting = &self.lasting;
+        if lasting.ended {
+            return Err(Lost::Asked);
+        }
+        if served && !lasting.unharmed {
+            return Err(Lost::because("its request failed"));
+        }
         // A callback has used the registers that a paused program needs to go on.
-        let called = lasting.resumed && self.desk.answer.producer().is_some();
-        let lost = served && (lasting.waits.is_some() || called);
-        if lasting.ended || lost || (served && !lasting.unharmed) {
-            return false;
+        if served && lasting.waits.is_some() {
+            return Err(Lost::because(
+                "a program that waits for requests in a loop answered while it took a body in parts",
+            ));
+        }
+        if served && lasting.resumed && self.desk.answer.producer().is_some() {
+            return Err(Lost::because(
+                "a program that waits for requests in a loop made a body in parts",
+            ));
         }
         if let Some(body) = self.body.take()
-            && body.release(&mut self.vm).is_err()
+            && let Err(error) = body.release(&mut self.vm)
         {
-            return false;
+            return Err(Lost::Because(error.to_string()));
         }
         self.forget_request();
-        if self.lasting.resumed && !self.go_back_to_waiting(instance) {
-            return false;
+        if self.lasting.resumed {
+            self.go_back_to_waiting(instance)?;
         }
         self.lasting.resumed = false;
         self.lasting.unharmed = false;
         self.state = State::Ready;
         self.count_vm();
-        true
+        Ok(())
     }
 
     /// Empties what the host keeps for one request.
@@ -117,7 +150,7 @@ impl Slot {
     }
 
     /// Runs a paused program from its answer to where it waits.
-    fn go_back_to_waiting(&mut self, instance: &Instance) -> bool {
+    fn go_back_to_waiting(&mut self, instance: &Instance) -> Result<(), Lost> {
         let mut entry = EntryPoints::default();
         let mut scene = Scene {
             stage: Stage::Between {
@@ -134,15 +167,13 @@ impl Slot {
             (Ok(Exit::Stopped(_)), Some(Waiting::Paused { request })) => {
                 self.lasting.waits = Some(request);
                 self.forget_request();
-                return true;
+                return Ok(());
             }
             (Ok(_), _) => "it did not come to waiting for requests".to_owned(),
             (Err(fault), _) => self.vm.image().describe(&fault),
         };
-        let line = format!(
-            "is reset: within {BACK_TO_WAITING:?} of its answer it has to wait for the next request, but: {why}"
-        );
-        journal::say(Severity::Error, instance.name(), line.as_bytes());
-        false
+        Err(Lost::Because(format!(
+            "within {BACK_TO_WAITING:?} of its answer it has to wait for the next request, but: {why}"
+        )))
     }
 }

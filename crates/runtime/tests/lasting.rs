@@ -93,7 +93,7 @@ fn a_request_can_ask_for_a_reset_after_it() {
 }
 
 #[test]
-fn a_program_that_does_not_wait_again_is_reset_and_the_log_says_so() {
+fn what_ends_the_state_of_a_program_without_its_will_is_in_the_log() {
     let (said, heard) = mpsc::channel();
     runtime::journal::listen(move |_, program, line| {
         let _nobody_listens = said.send(format!("{program}: {}", String::from_utf8_lossy(line)));
@@ -103,8 +103,15 @@ fn a_program_that_does_not_wait_again_is_reset_and_the_log_says_so() {
     let reply = get(&program, "/lost");
     assert!(reply.text().starts_with("count=2 "));
     assert_eq!(get(&program, "/a").text(), expected(1, 0));
-    let line = heard.iter().find(|line| line.contains("is reset")).unwrap();
-    assert!(line.contains("within 1s of its answer"), "{line}");
+    let mut lost = heard
+        .iter()
+        .filter(|line| line.contains("is reset, what it kept is lost"));
+    lost.find(|line| line.contains("within 1s of its answer"))
+        .unwrap();
+    assert_eq!(get(&program, "/fail").status(), 500);
+    assert_eq!(get(&program, "/a").text(), expected(1, 0));
+    lost.find(|line| line.ends_with(": its request failed"))
+        .unwrap();
 }
 
 #[test]
@@ -157,4 +164,14 @@ fn main_may_decide_about_resets_only_where_it_is_allowed_to() {
         assert!(text.starts_with(count), "{argument} {allowed}: {text}");
         assert!(text.ends_with(&format!(" decided={answer}")), "{text}");
     }
+}
+
+#[test]
+fn waiting_again_without_an_answer_is_told_as_what_it_is() {
+    let program = lasting(runtime::Threads::AsHostLikes, paused);
+    let reply = get(&program, "/skip");
+    assert_eq!(reply.status(), 500);
+    let told = "waits for the next request and has not answered this one";
+    assert!(reply.log().contains(told), "{}", reply.log());
+    assert_eq!(get(&program, "/a").text(), expected(1, 0));
 }

@@ -277,7 +277,8 @@ pub(super) const SETTINGS: &[Key<Settings>] = &[
         "ephemeral",
         flag(|s| &mut s.ephemeral),
         "Reset the VM after every request. With `false` each VM keeps its own state until a request \
-             fails in it.",
+             fails in it (a client that leaves during an upload is no failure), or a program that waits in a loop \
+             makes a body in parts or answers while it takes one; the log says so.",
     ),
     Key::new(
         "ephemeral_keep_working_memory",

@@ -123,6 +123,11 @@ pub(super) fn wait_paused(scene: &mut Scene<'_>, vm: &mut VmCall<'_>) -> Result<
     let request = GuestVirt::new(vm.regs.rdi);
     let entry = match &mut scene.stage {
         Stage::Warming { entry, .. } | Stage::Between { entry, .. } => entry,
+        Stage::Request(_) => {
+            return Err(Fault::Misuse(
+                "the program waits for the next request and has not answered this one".to_owned(),
+            ));
+        }
         _ => booting(scene, "wait_for_requests_paused")?,
     };
     // Said now, in the start-up log, rather than as a fault in every request.
