@@ -1,6 +1,5 @@
 //! What a chain of three programs costs against the three alone, each with the same data in and
-//! out, resets included. Both are measured in turns in one run; a ratio is made within a round, and
-//! the median over the rounds counts. Prints; asserts nothing.
+//! out, resets included. Prints; asserts nothing.
 //!
 //! `cargo bench -p tinykvm-runtime --bench chain`
 #![allow(
@@ -12,6 +11,7 @@
 
 #[path = "../tests/support/mod.rs"]
 mod support;
+mod turns;
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -20,6 +20,7 @@ use std::time::{Duration, Instant};
 use runtime::chain::{Chain, Item, Link, Opening};
 use runtime::{Exchange, Program, Recorded, Reservation, Threads};
 use support::program_with;
+use turns::{Turns, in_turns};
 
 const ROUNDS: usize = 200;
 const OPENING: Opening<'_> = Opening {
@@ -43,28 +44,18 @@ fn main() {
     );
     for (name, size) in [("100 bytes", 100), ("64 KiB", 64 << 10), ("1 MiB", 1 << 20)] {
         let body = vec![b'x'; size];
-        let mut rounds = Vec::new();
-        for round in 0..ROUNDS + ROUNDS / 10 {
-            let chained = timed(&together, &body);
-            let sum: Duration = alone.iter().map(|one| timed(one, &body)).sum();
-            // The first ones fill caches and make pages private.
-            if round >= ROUNDS / 10 {
-                rounds.push((chained, sum));
-            }
-        }
-        let ratios = sorted(
-            rounds
-                .iter()
-                .map(|(a, b)| a.as_secs_f64() / b.as_secs_f64()),
+        let Turns {
+            medians: [chained, sum],
+            ratios: [low, ratio, high],
+        } = in_turns(
+            ROUNDS,
+            || timed(&together, &body),
+            || alone.iter().map(|one| timed(one, &body)).sum(),
         );
-        let micros = |times: Vec<f64>| times[times.len() / 2] * 1e6;
         println!(
-            "{name:<24} {:>10.1}us {:>10.1}us {:>7.3}  ({:.3}..{:.3})  at most 1.10",
-            micros(sorted(rounds.iter().map(|round| round.0.as_secs_f64()))),
-            micros(sorted(rounds.iter().map(|round| round.1.as_secs_f64()))),
-            ratios[ratios.len() / 2],
-            ratios[ratios.len() / 4],
-            ratios[ratios.len() * 3 / 4],
+            "{name:<24} {:>10.1}us {:>10.1}us {ratio:>7.3}  ({low:.3}..{high:.3})  at most 1.10",
+            chained * 1e6,
+            sum * 1e6,
         );
     }
 }
@@ -105,10 +96,4 @@ fn timed(chain: &Chain, body: &[u8]) -> Duration {
     let time = begun.elapsed();
     assert_eq!(filled, body.len(), "{}", exchange.log_text());
     time
-}
-
-fn sorted(values: impl Iterator<Item = f64>) -> Vec<f64> {
-    let mut values: Vec<f64> = values.collect();
-    values.sort_by(f64::total_cmp);
-    values
 }

@@ -1,6 +1,5 @@
-//! Bodies of 1 MiB in parts against the same ones in one piece, resets included. Both are measured
-//! in turns in one run; a ratio is made within a round, and the median over the rounds counts.
-//! Prints; asserts nothing.
+//! Bodies of 1 MiB in parts against the same ones in one piece, resets included. Prints; asserts
+//! nothing.
 //!
 //! `cargo bench -p tinykvm-runtime --bench stream`
 #![allow(
@@ -12,12 +11,14 @@
 
 #[path = "../tests/support/mod.rs"]
 mod support;
+mod turns;
 
 use std::sync::Arc;
 use std::time::Instant;
 
 use runtime::{Program, Recorded, Request, Threads};
 use support::program_with;
+use turns::{Turns, in_turns};
 
 const ROUNDS: usize = 100;
 const BODY: usize = 1 << 20;
@@ -51,25 +52,17 @@ fn compare(name: &str, parts: impl Fn(), whole: impl Fn()) {
     let timed = |work: &dyn Fn()| {
         let begun = Instant::now();
         work();
-        begun.elapsed().as_secs_f64()
+        begun.elapsed()
     };
-    let mut rounds = Vec::new();
-    for round in 0..ROUNDS + ROUNDS / 10 {
-        let pair = (timed(&parts), timed(&whole));
-        // The first ones fill caches and make pages private.
-        if round >= ROUNDS / 10 {
-            rounds.push(pair);
-        }
-    }
-    let ratios = sorted(rounds.iter().map(|(a, b)| a / b));
-    let rate = |times: Vec<f64>| f64::from(1 << 20) / 1e6 / times[times.len() / 2];
+    let Turns {
+        medians: [parts, whole],
+        ratios: [low, ratio, high],
+    } = in_turns(ROUNDS, || timed(&parts), || timed(&whole));
+    let rate = |seconds: f64| f64::from(1 << 20) / 1e6 / seconds;
     println!(
-        "{name:<26} {:>7.0} MB/s {:>7.0} MB/s {:>7.2}  ({:.2}..{:.2})",
-        rate(sorted(rounds.iter().map(|round| round.0))),
-        rate(sorted(rounds.iter().map(|round| round.1))),
-        ratios[ratios.len() / 2],
-        ratios[ratios.len() / 4],
-        ratios[ratios.len() * 3 / 4],
+        "{name:<26} {:>7.0} MB/s {:>7.0} MB/s {ratio:>7.2}  ({low:.2}..{high:.2})",
+        rate(parts),
+        rate(whole),
     );
 }
 
@@ -111,10 +104,4 @@ fn request(program: &Arc<Program>, body: &[u8]) {
     reservation.end_body(&mut exchange).unwrap();
     let response = reservation.handle(&request, &mut exchange);
     assert_eq!(response.status, 200, "{}", exchange.log_text());
-}
-
-fn sorted(values: impl Iterator<Item = f64>) -> Vec<f64> {
-    let mut values: Vec<f64> = values.collect();
-    values.sort_by(f64::total_cmp);
-    values
 }

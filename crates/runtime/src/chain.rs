@@ -11,7 +11,7 @@
 //! a program of one VM twice. Each item gets a VM that has been reset.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::body::BodyError;
 use crate::exchange::{Exchange, Say, Severity};
@@ -294,10 +294,7 @@ impl Outcome {
     /// Never fails: without an answer the status says why.
     fn of_fetch(path: &[u8], headers: &[Box<[u8]>], exchange: &mut dyn Exchange) -> Self {
         let headers: Vec<&[u8]> = headers.iter().map(|field| &**field).collect();
-        let deadline = Instant::now() + FETCH_TIME;
-        let deadline = exchange
-            .deadline()
-            .map_or(deadline, |one| one.min(deadline));
+        let deadline = exchange.deadline_within(FETCH_TIME);
         let mut response = Response::failed();
         let mut held = Vec::new();
         match exchange.outgoing().self_request(path, &headers, deadline) {

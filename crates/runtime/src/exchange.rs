@@ -78,6 +78,11 @@ pub trait Exchange: Send {
     fn deadline(&self) -> Option<Instant> {
         None
     }
+    /// The end of something that may take so long, or when nobody waits for it any more.
+    fn deadline_within(&self, most: Duration) -> Instant {
+        let own = Instant::now() + most;
+        self.deadline().map_or(own, |one| one.min(own))
+    }
     /// Where requests go that this one causes.
     fn outgoing(&self) -> Outgoing {
         Outgoing::default()

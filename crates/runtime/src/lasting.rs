@@ -93,7 +93,7 @@ impl Slot {
             Err(Lost::Because(why)) => {
                 let number = self.number();
                 let line = format!("request VM {number} is reset, what it kept is lost: {why}");
-                journal::say(Severity::Info, instance.name(), line.as_bytes());
+                journal::say(Severity::Error, instance.name(), line.as_bytes());
             }
         }
         self.reset()

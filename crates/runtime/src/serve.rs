@@ -3,7 +3,7 @@
 //! Never fails: a guest that does not answer gets a second chance by its error callback, and the
 //! caller gets a 500 if that fails too.
 
-use std::fmt::Write as _;
+use std::io::{Cursor, Write as _};
 use std::time::{Duration, Instant};
 
 use sandbox::{Exit, Fault, GuestVirt, Vm};
@@ -49,38 +49,6 @@ impl Way {
             Self::Post(_) => "on_post",
             Self::Resume { .. } => "resume",
         }
-    }
-}
-
-/// A line for the log that is made without allocation.
-struct Line {
-    bytes: [u8; 384],
-    len: usize,
-}
-
-impl Default for Line {
-    fn default() -> Self {
-        Self {
-            bytes: [0; 384],
-            len: 0,
-        }
-    }
-}
-
-impl Line {
-    fn as_bytes(&self) -> &[u8] {
-        self.bytes.get(..self.len).unwrap_or_default()
-    }
-}
-
-impl std::fmt::Write for Line {
-    fn write_str(&mut self, text: &str) -> std::fmt::Result {
-        let room = self.bytes.get_mut(self.len..).unwrap_or_default();
-        for (to, from) in room.iter_mut().zip(text.bytes()) {
-            *to = from;
-            self.len = self.len.saturating_add(1);
-        }
-        Ok(())
     }
 }
 
@@ -143,8 +111,8 @@ impl Slot {
         self.counters.status(response.status);
         self.counters.output_bytes.add(response.content_length);
         self.outflow.begin(response.content_length);
-        let mut line = Line::default();
-        // A line that is too long is cut.
+        // Without allocation; a line that is too long is cut.
+        let mut line = Cursor::new([0; 384]);
         let _cut = write!(
             line,
             "{}: {kind}, status {}, cpu {} us, exits {}",
@@ -153,7 +121,9 @@ impl Slot {
             spent.as_micros(),
             self.vm.counters().kvm_runs.saturating_sub(runs)
         );
-        exchange.log(Severity::Info, line.as_bytes());
+        let len = usize::try_from(line.position()).unwrap_or(0);
+        let line = line.get_ref().get(..len).unwrap_or_default();
+        exchange.log(Severity::Info, line);
         response
     }
 
@@ -174,11 +144,7 @@ impl Slot {
             content_type,
             ..*request
         };
-        let deadline = Instant::now() + instance.max_request_time();
-        // Who caused the request does not wait longer.
-        let deadline = exchange
-            .deadline()
-            .map_or(deadline, |one| one.min(deadline));
+        let deadline = exchange.deadline_within(instance.max_request_time());
         let way = self.way(instance, content)?;
         *kind = way.name();
         let exit = match way {

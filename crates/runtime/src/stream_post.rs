@@ -10,8 +10,6 @@
 //! Guards: what was collected is in guest memory only. The program gets every byte once and in
 //! order, or the request fails.
 
-use std::time::Instant;
-
 use sandbox::{Exit, Fault, GuestVirt};
 
 use crate::body::{Body, BodyError};
@@ -179,10 +177,7 @@ impl Slot {
             ),
             false => None,
         };
-        let deadline = Instant::now() + instance.max_request_time();
-        let deadline = exchange
-            .deadline()
-            .map_or(deadline, |one| one.min(deadline));
+        let deadline = exchange.deadline_within(instance.max_request_time());
         let exit = self
             .run(instance, exchange, |vm, scene| {
                 vm.call(function, &arguments, deadline, scene)

@@ -75,7 +75,6 @@ pub(crate) struct Machine {
     pub(crate) bias: u64,
     limit: MemoryLimit,
     bits: DirtyBits,
-    out_completes_at_exit: bool,
     /// Bytes that still count as dirty from earlier requests, on hosts where dirty bits stay.
     inherited: u64,
 }
@@ -161,7 +160,6 @@ impl Machine {
             bias: 0,
             limit,
             bits: host.facts().dirty_bits,
-            out_completes_at_exit: host.facts().out_completes_at_exit,
             inherited: 0,
         })
     }
@@ -208,11 +206,9 @@ impl Machine {
     }
 
     /// The registers behind the hypercall that stopped the VM: to come back to when something else has
-    /// run. Where the CPU still stands at the call, it would be made again.
+    /// run. With those at the call it would be made again.
     pub(crate) fn regs_behind_call(&mut self) -> Result<Regs, Fault> {
-        if !self.out_completes_at_exit {
-            self.regs = self.vcpu.finish_output(&self.regs).map_err(broken)?;
-        }
+        self.regs = self.vcpu.finish_output(&self.regs).map_err(broken)?;
         Ok(self.regs)
     }
 
@@ -220,20 +216,19 @@ impl Machine {
     pub(crate) fn reset(&mut self, frozen: &Process, keep_pages: u64) -> Result<Wiped, HostError> {
         // Every field has its line here; `docs/reset-inventory.md` says the same in words.
         let Self {
-            vcpu: _,                  // registers: set at every entry, extended ones by the entry stub
-            memory,                   // copied back
-            process,                  // restored
-            regs: _,                  // set at every entry
-            counters,                 // kept: they are about the VM, not the request
-            watch: _,                 // armed at every run
-            stands: _,                // decides how the next entry is made
-            error_code: _,            // as `stands`, set at every exception
-            debugging: _,             // constant
-            bias: _,                  // constant
-            limit: _,                 // constant
-            bits,                     // constant
-            out_completes_at_exit: _, // constant
-            inherited,                // what the pages copied back go on counting
+            vcpu: _,       // registers: set at every entry, extended ones by the entry stub
+            memory,        // copied back
+            process,       // restored
+            regs: _,       // set at every entry
+            counters,      // kept: they are about the VM, not the request
+            watch: _,      // armed at every run
+            stands: _,     // decides how the next entry is made
+            error_code: _, // as `stands`, set at every exception
+            debugging: _,  // constant
+            bias: _,       // constant
+            limit: _,      // constant
+            bits,          // constant
+            inherited,     // what the pages copied back go on counting
         } = self;
         process.reset_to(frozen);
         let wiped = memory.reset(*bits, keep_pages)?;

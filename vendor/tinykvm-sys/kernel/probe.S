@@ -15,8 +15,6 @@ tinykvm_probe_begin:
 	cpuid
 	movl	%ebx, %r8d
 	rdtsc
-	.globl tinykvm_probe_out
-tinykvm_probe_out:
 	outl	%eax, $TINYKVM_PORT_HYPERCALL
 	jmp	1b
 	.globl tinykvm_probe_end

@@ -9,7 +9,6 @@ unsafe extern "C" {
     static tinykvm_stubs_end: [u8; 0];
     static tinykvm_entry_points: EntryPoints;
     static tinykvm_probe_begin: [u8; 0];
-    static tinykvm_probe_out: [u8; 0];
     static tinykvm_probe_end: [u8; 0];
 }
 
@@ -48,12 +47,12 @@ pub fn stubs() -> &'static [u8] {
     )
 }
 
-/// The probe program, and the offset of its OUT instruction.
-pub fn probe() -> (&'static [u8], u64) {
-    let begin: *const u8 = addr_of!(tinykvm_probe_begin).cast();
-    let out: *const u8 = addr_of!(tinykvm_probe_out).cast();
-    let code = between(begin, addr_of!(tinykvm_probe_end).cast());
-    (code, between(begin, out).len() as u64)
+/// The probe program.
+pub fn probe() -> &'static [u8] {
+    between(
+        addr_of!(tinykvm_probe_begin).cast(),
+        addr_of!(tinykvm_probe_end).cast(),
+    )
 }
 
 /// Where things are in [`kernel`] and [`stubs`].

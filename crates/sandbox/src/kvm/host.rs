@@ -66,8 +66,6 @@ impl HostError {
 pub struct Facts {
     /// What becomes of dirty bits that the host clears.
     pub dirty_bits: DirtyBits,
-    /// After an OUT the instruction pointer already stands behind it.
-    pub out_completes_at_exit: bool,
     /// SYSCALL stays in user mode and arrives as a page fault.
     pub syscall_faults: bool,
     /// The guest's RDTSC is the host's.
@@ -140,7 +138,6 @@ impl Host {
         // Until the probe is through, the assumptions that hold everywhere.
         const CAUTIOUS: Facts = Facts {
             dirty_bits: DirtyBits::Sticky,
-            out_completes_at_exit: false,
             syscall_faults: false,
             shared_tsc: false,
             native_cpuid: false,

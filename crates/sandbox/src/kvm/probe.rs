@@ -27,12 +27,10 @@ struct Probe {
 }
 
 pub(super) fn probe(host: &Arc<Host>) -> Result<Facts, HostError> {
-    let (_, out) = tinykvm_sys::probe();
     let mut probe = Probe::started(host).or_else(|_| {
         host.set_tss_type(system::AVAILABLE_TSS);
         Probe::started(host)
     })?;
-    let out_completes_at_exit = probe.vcpu.regs().rip != CODE.raw() + out;
     if !probe.memory.take_dirty_bit(DATA) {
         return Err(HostError::Missing("dirty bits in page tables"));
     }
@@ -55,7 +53,6 @@ pub(super) fn probe(host: &Arc<Host>) -> Result<Facts, HostError> {
     let thread_change = probe.thread_change()?;
     Ok(Facts {
         dirty_bits,
-        out_completes_at_exit,
         syscall_faults,
         shared_tsc,
         native_cpuid,
@@ -68,7 +65,7 @@ impl Probe {
         let mut memory = Memory::new_main(1 << 20, false)?;
         system::install(&mut memory)?;
         let refused = |error| HostError::Memory(io::Error::other(error));
-        let (code, _) = tinykvm_sys::probe();
+        let code = tinykvm_sys::probe();
         memory
             .map(Place::Fixed(CODE), 4096, Protection::READ_WRITE)
             .map_err(refused)?;

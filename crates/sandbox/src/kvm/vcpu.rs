@@ -232,35 +232,39 @@ impl Vcpu {
     fn finish_input(&mut self) -> Event {
         // One is enough; a repeated INS may come back for its next page.
         for _ in 0..8 {
-            self.cpu.set_kvm_immediate_exit(1);
-            let ended = match self.cpu.run() {
-                Ok(VcpuExit::IoIn(..)) => false,
-                Ok(VcpuExit::Intr) => true,
-                Err(error) if error.errno() == libc::EINTR => true,
-                other => return Event::Broken(format!("{other:?} behind an IN")),
-            };
-            self.cpu.set_kvm_immediate_exit(0);
-            self.runs += 1;
-            if ended {
-                return Event::OddPort;
+            match self.end_instruction() {
+                Ok(true) => return Event::OddPort,
+                Ok(false) => {}
+                Err(what) => return Event::Broken(what),
             }
         }
         Event::Broken("an IN without end".into())
     }
 
-    /// The same for the OUT that the CPU stopped at with these registers, where it is ended late: the
-    /// registers behind it.
+    /// The registers behind the OUT that the CPU stopped at with `regs`. Some hosts end an OUT at its
+    /// exit and some in the next KVM_RUN, unless that starts elsewhere: it is ended here.
     pub(crate) fn finish_output(&mut self, regs: &kvm_regs) -> Result<kvm_regs, HostError> {
         self.set_regs(regs);
+        match self.end_instruction() {
+            Ok(true) => Ok(self.regs()),
+            Ok(false) => Err(HostError::Broken("an OUT that goes on with an IN".into())),
+            Err(what) => Err(HostError::Broken(what)),
+        }
+    }
+
+    /// Does what is left of the instruction that stopped the CPU and enters no guest; whether that was
+    /// all of it.
+    fn end_instruction(&mut self) -> Result<bool, String> {
         self.cpu.set_kvm_immediate_exit(1);
         let ended = match self.cpu.run() {
-            Ok(VcpuExit::Intr) => Ok(()),
-            Err(error) if error.errno() == libc::EINTR => Ok(()),
-            other => Err(HostError::Broken(format!("{other:?} behind an OUT"))),
+            Ok(VcpuExit::IoIn(..)) => Ok(false),
+            Ok(VcpuExit::Intr) => Ok(true),
+            Err(error) if error.errno() == libc::EINTR => Ok(true),
+            other => Err(format!("{other:?} behind an IN or OUT")),
         };
         self.cpu.set_kvm_immediate_exit(0);
         self.runs += 1;
-        ended.map(|()| self.regs())
+        ended
     }
 
     /// Segments, control registers and CR2.
