@@ -13,8 +13,6 @@ use std::{
     os::unix::ffi::OsStrExt as _,
     path::PathBuf,
     ptr,
-    sync::mpsc::{self, RecvTimeoutError},
-    thread,
 };
 
 use runtime::{Denied, StateMoved, Stored, Updatable, UpdateError, Updated, chain::Outcome};
@@ -62,8 +60,6 @@ enum Refusal {
     Broken,
     #[error(transparent)]
     Update(#[from] UpdateError),
-    #[error("the update is still under way; the log is going to say how it ends")]
-    StillUnderWay,
     #[error("{0}")]
     Ours(String),
 }
@@ -73,11 +69,9 @@ impl Refusal {
         match self {
             Self::Denied => 403,
             Self::TooBig { .. } => 413,
-            Self::Broken | Self::Update(UpdateError::Empty) => 400,
-            Self::Update(UpdateError::Busy { .. }) => 503,
-            Self::Update(error) if error.is_the_senders() => 422,
-            Self::Update(_) | Self::Ours(_) => 500,
-            Self::StillUnderWay => 504,
+            Self::Broken => 400,
+            Self::Update(error) => error.status(),
+            Self::Ours(_) => 500,
         }
     }
 }
@@ -109,7 +103,8 @@ impl Upload {
     fn update(&self, ctx: Context<'_>) -> Result<Updated, Refusal> {
         let updatable = self.permit.as_ref().map_err(|_denied| Refusal::Denied)?;
         let upload = collect(ctx, self.max_size)?;
-        patiently(updatable, move |updatable| updatable.update(upload))
+        let most = updatable.max_time();
+        Ok(updatable.within(most, move |updatable| updatable.update(upload))?)
     }
 }
 
@@ -152,31 +147,6 @@ fn collect(ctx: Context<'_>, limit: u64) -> Result<Vec<u8>, Refusal> {
         End::Stopped if too_big => Err(Refusal::TooBig { limit }),
         End::Stopped => Err(Refusal::Ours("no memory for the body".to_owned())),
         End::Bug => Err(Refusal::Ours("the body could not be received".to_owned())),
-    }
-}
-
-/// Runs an update on a thread of ours and waits as long as it may take.
-fn patiently(
-    updatable: &Updatable,
-    work: impl FnOnce(&Updatable) -> Result<Updated, UpdateError> + Send + 'static,
-) -> Result<Updated, Refusal> {
-    let (tell, told) = mpsc::sync_channel(1);
-    let own = updatable.clone();
-    thread::Builder::new()
-        .name("tinykvm-update".to_owned())
-        .spawn(move || {
-            let result = work(&own);
-            // Before the answer: who has it may count what is left.
-            drop(own);
-            let _nobody_waits_any_more = tell.send(result);
-        })
-        .map_err(|error| Refusal::Ours(format!("cannot start a thread: {error}")))?;
-    match told.recv_timeout(updatable.max_time()) {
-        Ok(result) => Ok(result?),
-        Err(RecvTimeoutError::Timeout) => Err(Refusal::StillUnderWay),
-        Err(RecvTimeoutError::Disconnected) => {
-            Err(Refusal::Ours("a bug in the VMOD, please report".to_owned()))
-        }
     }
 }
 
@@ -261,10 +231,11 @@ unsafe extern "C" fn vmod_live_update_file(
             ));
             return NO;
         };
-        let result = patiently(&updatable, move |updatable| updatable.update_from(&path));
-        if let Err(refusal) = &result {
+        let most = updatable.max_time();
+        let result = updatable.within(most, move |updatable| updatable.update_from(&path));
+        if let Err(error) = &result {
             let name = lossy(name);
-            let text = format!("tinykvm.live_update_file({name}): {refusal}");
+            let text = format!("tinykvm.live_update_file({name}): {error}");
             line(Some(ctx), Tag::Error, &text);
         }
         c_uint::from(result.is_ok())

@@ -58,6 +58,11 @@ pub enum StartError {
     RemoteStorage { entry: u64 },
     #[error("main() returned instead of waiting for requests")]
     DidNotWait,
+    #[error(
+        "main() waits for requests without a callback for them: set_backend_get(), \
+         set_backend_post() or set_backend_request() comes before wait_for_requests()"
+    )]
+    NoCallback,
     #[error("no thread for a request VM: {0}")]
     Thread(io::Error),
     #[error("all its request VMs broke")]
@@ -71,7 +76,10 @@ impl StartError {
     pub(crate) fn is_the_programs(&self) -> bool {
         match self {
             Self::Boot(error) => !matches!(error, BootError::Host(_)),
-            Self::Main { .. } | Self::DidNotWait | Self::RemoteStorage { .. } => true,
+            Self::Main { .. }
+            | Self::DidNotWait
+            | Self::NoCallback
+            | Self::RemoteStorage { .. } => true,
             Self::Storage(error) => error.is_the_programs(),
             Self::Fetch(_) | Self::Host(_) | Self::Thread(_) | Self::Lost | Self::Panicked => false,
         }
@@ -174,6 +182,10 @@ impl Instance {
             if same_binary {
                 entry.take_over(storage.shared().entry(), |at| image.is_code(at));
             }
+        }
+        // With a storage VM it may have work all the same.
+        if !entry.answers() && storage.is_none() {
+            return Err(StartError::NoCallback);
         }
         announce::started(recipe, &image, &entry, ephemeral);
         reached(Phase::Frozen);

@@ -12,6 +12,7 @@
 //! VCL gives the program up meanwhile, the update ends as usual, and its instance goes with it.
 
 use std::borrow::Cow;
+use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -83,15 +84,23 @@ pub enum UpdateError {
     /// The new program could not take the state of the old one.
     #[error(transparent)]
     Restore(HandOverError),
+    #[error("cannot start a thread: {0}")]
+    Thread(io::Error),
+    /// Nobody waits for it any longer. It goes on.
+    #[error("the update is still under way; the log is going to say how it ends")]
+    StillUnderWay,
 }
 
 impl UpdateError {
-    /// Whether who sent the program can do something about it.
-    pub fn is_the_senders(&self) -> bool {
+    /// The status of HTTP (RFC 9110) that says whose turn it is to do something about it.
+    pub fn status(&self) -> u16 {
         match self {
-            Self::Empty | Self::Archive(_) | Self::File(_) | Self::Restore(_) => true,
-            Self::Busy { .. } | Self::Settings(_) => false,
-            Self::Start(error) => error.is_the_programs(),
+            Self::Empty => 400,
+            Self::Archive(_) | Self::File(_) | Self::Restore(_) => 422,
+            Self::Start(error) if error.is_the_programs() => 422,
+            Self::Settings(_) | Self::Start(_) | Self::Thread(_) => 500,
+            Self::Busy { .. } => 503,
+            Self::StillUnderWay => 504,
         }
     }
 }

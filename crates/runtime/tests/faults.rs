@@ -212,6 +212,26 @@ fn others_go_on_while_a_program_misbehaves() {
 }
 
 #[test]
+fn a_program_without_any_callback_does_not_start_unless_it_has_a_storage_to_work_for() {
+    let alone = program("no_callback");
+    let error = alone.reserve().unwrap_err().to_string();
+    assert!(
+        error.contains("without a callback") && error.contains("set_backend_get()"),
+        "{error}"
+    );
+    let with_storage = program_with("no_callback", Threads::AsHostLikes, |recipe| {
+        recipe.storage = true;
+    });
+    let reply = get(&with_storage, "/");
+    assert_eq!(reply.status(), 500);
+    assert!(
+        reply.log().contains("no callback for requests"),
+        "{}",
+        reply.log()
+    );
+}
+
+#[test]
 fn requests_that_no_callback_takes_are_refused_in_plain_words() {
     let hello = program("hello");
     let reply = post(&hello, "/", "text/plain", b"body");

@@ -119,7 +119,7 @@ fn a_bad_program_is_refused_with_the_reason_and_the_old_one_stays() {
         .collect();
     let crashes = build_with("x", "*(volatile int *)8 = 1;");
     let returns = build_with("x", "return 3;");
-    let refused: [(&str, Binaries, &str); 8] = [
+    let refused: [(&str, Binaries, &str); 9] = [
         ("empty", Vec::new().into(), "Empty file received"),
         ("text", b"#!/bin/sh\n".to_vec().into(), "ELF"),
         ("random", random.into(), "ELF"),
@@ -128,11 +128,17 @@ fn a_bad_program_is_refused_with_the_reason_and_the_old_one_stays() {
         ("ARM", other_machine.into(), "cannot load"),
         ("crash", crashes, "page fault"),
         ("exit", returns, "exited with status 3"),
+        (
+            "no callback",
+            guests::elf("no_callback").into(),
+            "without a callback",
+        ),
     ];
     for (what, binaries, reason) in refused {
+        let status = if what == "empty" { 400 } else { 422 };
         let error = program.update(&binaries).unwrap_err();
         assert!(error.to_string().contains(reason), "{what}: {error}");
-        assert!(error.is_the_senders(), "{what}: {error}");
+        assert_eq!(error.status(), status, "{what}: {error}");
         assert_eq!(program.phase(), Phase::Serving);
         assert_eq!(get(&program, "/").text(), "v1", "{what}");
     }
@@ -251,7 +257,7 @@ fn an_update_that_waits_too_long_for_its_turn_says_so() {
         let error = program.update(&b"y".to_vec().into()).unwrap_err();
         assert!(matches!(error, UpdateError::Busy { .. }), "{error}");
         assert!(error.to_string().contains("another update"), "{error}");
-        assert!(!error.is_the_senders());
+        assert_eq!(error.status(), 503);
         gate.wait();
         let error = first.join().unwrap();
         assert!(matches!(error, UpdateError::Settings(_)), "{error}");

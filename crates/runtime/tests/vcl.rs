@@ -12,7 +12,7 @@ mod support;
 
 use std::fs;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -276,6 +276,34 @@ fn an_update_may_come_from_a_file_and_bring_a_missing_program_to_life() {
     updatable.update_from(&echo).unwrap();
     assert_eq!(get(&program, "/x").text(), "/x ");
     assert_eq!(fs::read(&file.0).unwrap(), fs::read(echo).unwrap());
+}
+
+#[test]
+fn who_waits_too_long_for_an_update_hears_504_and_the_update_goes_on() {
+    let _alone = alone();
+    let file = File::new("hello", "late");
+    let vcl = vcl(&file, json!({}));
+    let program = vcl.program(b"p").unwrap();
+    assert_eq!(get(&program, "/x").text(), "Hello World");
+    let updatable = vcl.updatable(b"p").unwrap();
+    let (go_on, held_up) = mpsc::channel::<()>();
+    let late = updatable.within(Duration::from_millis(20), move |updatable| {
+        held_up.recv().unwrap();
+        updatable.update(guests::elf("echo"))
+    });
+    let error = late.unwrap_err();
+    assert_eq!(error.status(), 504, "{error}");
+    assert!(error.to_string().contains("still under way"), "{error}");
+    assert_eq!(get(&program, "/x").text(), "Hello World");
+    go_on.send(()).unwrap();
+    until("the new build serves", || {
+        get(&program, "/x").text() == "/x "
+    });
+    let in_time = updatable.within(updatable.max_time(), |updatable| {
+        updatable.update(guests::elf("hello"))
+    });
+    assert!(matches!(in_time.unwrap().stored, Stored::Yes(_)));
+    assert_eq!(get(&program, "/x").text(), "Hello World");
 }
 
 #[test]

@@ -22,6 +22,15 @@ pub(crate) enum Entry {
     SocketPause = abi::TINYKVM_ON_SOCKET_PAUSE,
 }
 
+/// Those that a request may come to.
+const FOR_REQUESTS: [Entry; 5] = [
+    Entry::Get,
+    Entry::Post,
+    Entry::Request,
+    Entry::StreamPost,
+    Entry::Error,
+];
+
 /// How the program waits for requests.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Waiting {
@@ -68,17 +77,15 @@ impl EntryPoints {
         self.waiting
     }
 
+    /// Whether there is anything for a request to come to.
+    pub(crate) fn answers(&self) -> bool {
+        let paused = matches!(self.waiting, Some(Waiting::Paused { .. }));
+        paused || FOR_REQUESTS.iter().any(|entry| self.get(*entry).is_some())
+    }
+
     /// Takes callbacks for requests over where none has been registered here.
     pub(crate) fn take_over(&mut self, other: &Self, is_code: impl Fn(GuestVirt) -> bool) {
-        const FOR_REQUESTS: [Entry; 5] = [
-            Entry::Get,
-            Entry::Post,
-            Entry::Request,
-            Entry::StreamPost,
-            Entry::Error,
-        ];
-        let paused = matches!(self.waiting, Some(Waiting::Paused { .. }));
-        if paused || FOR_REQUESTS.iter().any(|entry| self.get(*entry).is_some()) {
+        if self.answers() {
             return;
         }
         for entry in FOR_REQUESTS {

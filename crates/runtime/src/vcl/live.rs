@@ -5,12 +5,15 @@
 use std::borrow::Cow;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::thread;
 use std::time::Duration;
 
 use parking_lot::RwLock;
 
 use super::{Held, Table, Vcl};
 use crate::config::ProgramConfig;
+use crate::instance::StartError;
 use crate::loader::{self, archive};
 use crate::program::Program;
 use crate::update::{UpdateError, Updated};
@@ -117,6 +120,32 @@ impl Updatable {
                 return Err(UpdateError::Empty);
             }
             Ok(Cow::Owned(archive::open(bytes)?))
+        })
+    }
+
+    /// Has a thread of ours do an update and waits for it, but not longer than `most`. For callers
+    /// with little stack.
+    pub fn within(
+        &self,
+        most: Duration,
+        update: impl FnOnce(&Self) -> Result<Updated, UpdateError> + Send + 'static,
+    ) -> Result<Updated, UpdateError> {
+        let (tell, told) = mpsc::sync_channel(1);
+        let own = self.clone();
+        thread::Builder::new()
+            .name("tinykvm-update".to_owned())
+            .spawn(move || {
+                let result = update(&own);
+                // Before the answer: who has it may count what is left.
+                drop(own);
+                let _nobody_waits_any_more = tell.send(result);
+            })
+            .map_err(UpdateError::Thread)?;
+        told.recv_timeout(most).unwrap_or_else(|end| {
+            Err(match end {
+                RecvTimeoutError::Timeout => UpdateError::StillUnderWay,
+                RecvTimeoutError::Disconnected => StartError::Panicked.into(),
+            })
         })
     }
 
