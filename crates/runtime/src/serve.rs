@@ -3,6 +3,7 @@
 //! Never fails: a guest that does not answer gets a second chance by its error callback, and the
 //! caller gets a 500 if that fails too.
 
+use std::fmt;
 use std::io::{Cursor, Write as _};
 use std::time::{Duration, Instant};
 
@@ -18,6 +19,8 @@ use crate::slot::{Slot, State};
 
 /// How long the error callback may take.
 const SECOND_CHANCE: Duration = Duration::from_secs(1);
+/// What the log calls the callback for bodies in parts.
+pub(crate) const STREAM_POST: &str = "stream_post";
 /// How much of a fault's text the error callback is told.
 const MAX_FAULT_TEXT: usize = 1024;
 
@@ -52,6 +55,23 @@ impl Way {
     }
 }
 
+/// What a guest call came to.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Ended {
+    Status(u16),
+    /// While it took the body.
+    Failed,
+}
+
+impl fmt::Display for Ended {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Status(status) => write!(f, "status {status}"),
+            Self::Failed => f.write_str("failed"),
+        }
+    }
+}
+
 impl Slot {
     pub(crate) fn serve(
         &mut self,
@@ -70,16 +90,17 @@ impl Slot {
             .input_bytes
             .add(self.body.map_or(0, |body| body.len()));
 
-        let (begun, runs) = (cpu_time(), self.vm.counters().kvm_runs);
+        let begun = cpu_time();
         let mut kind = "no call";
         let first = if self.answered_early() {
-            kind = "stream_post";
+            kind = STREAM_POST;
             Ok(())
         } else {
             self.deliver(instance, request, exchange, &mut kind)
         };
         // Each look at this clock is a system call.
         let spent = cpu_time().saturating_sub(begun);
+        self.spent += spent;
         self.lasting.served(first.is_ok());
         let answered = match first {
             Ok(()) => {
@@ -111,20 +132,30 @@ impl Slot {
         self.counters.status(response.status);
         self.counters.output_bytes.add(response.content_length);
         self.outflow.begin(response.content_length);
+        self.tell_cost(instance, kind, Ended::Status(response.status), exchange);
+        response
+    }
+
+    /// The line of the log for a guest call, or for all that took a body in parts.
+    pub(crate) fn tell_cost(
+        &self,
+        instance: &Instance,
+        kind: &str,
+        ended: Ended,
+        exchange: &mut dyn Exchange,
+    ) {
         // Without allocation; a line that is too long is cut.
         let mut line = Cursor::new([0; 384]);
         let _cut = write!(
             line,
-            "{}: {kind}, status {}, cpu {} us, exits {}",
+            "{}: {kind}, {ended}, cpu {} us, exits {}",
             instance.name(),
-            response.status,
-            spent.as_micros(),
-            self.vm.counters().kvm_runs.saturating_sub(runs)
+            self.spent.as_micros(),
+            self.runs()
         );
         let len = usize::try_from(line.position()).unwrap_or(0);
         let line = line.get_ref().get(..len).unwrap_or_default();
         exchange.log(Severity::Info, line);
-        response
     }
 
     fn deliver(

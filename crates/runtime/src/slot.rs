@@ -9,7 +9,7 @@
 //! fields, so that a new one does not compile until someone decided about it.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use sandbox::{Counters, HostError, Vm};
 
@@ -36,8 +36,10 @@ pub(crate) struct Slot {
     pub(crate) state: State,
     pub(crate) counters: Arc<SlotCounters>,
     pub(crate) lasting: Lasting,
-    /// What the VM's counters said when they were last added to ours.
+    /// What the VM's counters said before this request, when they were last added to ours.
     seen: Counters,
+    /// CPU time of this request's guest calls so far.
+    pub(crate) spent: Duration,
     runner: Option<Runner<Retired>>,
     number: usize,
 }
@@ -76,6 +78,7 @@ impl Slot {
             counters,
             lasting: Lasting::default(),
             seen: Counters::default(),
+            spent: Duration::ZERO,
             runner,
             number,
         }
@@ -146,7 +149,8 @@ impl Slot {
             state,
             counters, // about the slot, not the request
             lasting,
-            seen: _,   // what was counted of the VM
+            seen: _, // what was counted of the VM
+            spent,
             runner: _, // a thread without state
             number: _, // constant
         } = self;
@@ -156,6 +160,7 @@ impl Slot {
         *body = None;
         *inflow = None;
         outflow.reset();
+        *spent = Duration::ZERO;
         let wiped = vm.reset()?;
         *state = State::Ready;
         counters.resets.add(1);
@@ -166,6 +171,12 @@ impl Slot {
         counters.reset_time.add_time(begun.elapsed());
         self.count_vm();
         Ok(())
+    }
+
+    /// KVM exits of this request so far.
+    pub(crate) fn runs(&self) -> u64 {
+        let now = self.vm.counters().kvm_runs;
+        now.saturating_sub(self.seen.kvm_runs)
     }
 
     /// Adds what the VM has cost since the last time.

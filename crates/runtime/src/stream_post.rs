@@ -17,7 +17,7 @@ use crate::exchange::Exchange;
 use crate::hypercalls::Entry;
 use crate::instance::Instance;
 use crate::request_abi::{Request, Strings};
-use crate::serve::cpu_time;
+use crate::serve::{Ended, STREAM_POST, cpu_time};
 use crate::slot::{Slot, State};
 
 /// Bytes that a program gets at once: as many as fit into the request area beside the request, so
@@ -142,6 +142,10 @@ impl Slot {
             Err(_) => &self.counters.exception_cpu_time,
         }
         .add_time(took);
+        self.spent += took;
+        if result.is_err() {
+            self.tell_cost(instance, STREAM_POST, Ended::Failed, exchange);
+        }
         if result.is_err() && self.state != State::Poisoned {
             self.state = State::Spent;
         }

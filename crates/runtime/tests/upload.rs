@@ -292,6 +292,40 @@ fn taking_a_part_is_part_of_the_request() {
 }
 
 #[test]
+fn the_log_counts_what_all_parts_cost_also_where_one_fails() {
+    let upload_program = program_with("upload", Threads::Callers, |recipe| recipe.concurrency = 1);
+    fine(&upload_program);
+    let runs = || {
+        let stats = upload_program.statistics().unwrap();
+        stats["request"]["machines"][0]["kvm_runs"]
+            .as_u64()
+            .unwrap()
+    };
+    for (url, line) in [
+        ("/", "upload: on_post, status 200, cpu "),
+        ("/answer/65536", "upload: stream_post, status 413, cpu "),
+        ("/short/65536", "upload: stream_post, failed, cpu "),
+        ("/", "upload: on_post, status 200, cpu "),
+    ] {
+        let before = runs();
+        let mut exchange = Recorded::new("POST", &[]);
+        let mut reservation = upload_program.reserve().unwrap();
+        let body = bytes(4 * SEGMENT);
+        let log = match send(&mut reservation, url, &body, 16 << 10, &mut exchange) {
+            Ok(()) => finish(reservation, url, "", b"", exchange).log(),
+            Err(_) => {
+                drop(reservation);
+                exchange.log_text()
+            }
+        };
+        let (_, cost) = log.split_once(line).unwrap();
+        let (cpu, exits) = cost.split_once(" us, exits ").unwrap();
+        assert!(cpu.parse::<u64>().unwrap() > 0, "{log}");
+        assert_eq!(exits.trim_end(), (runs() - before).to_string(), "{log}");
+    }
+}
+
+#[test]
 fn a_program_without_a_way_for_bodies_is_told_so_after_the_parts() {
     let upload_program = program_with("upload", Threads::AsHostLikes, |recipe| {
         recipe.main_arguments = vec![b"get".to_vec()];
