@@ -29,7 +29,9 @@ work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 mkdir -p "$cache"
 
-# Debian's kernel and the modules that the machine needs, fetched once.
+# Debian's kernel and the modules that the machine needs, fetched once, by whoever comes first.
+exec 9>"$cache/lock"
+flock 9
 if [ ! -f "$cache/vmlinuz" ]; then
   package=$(apt-cache depends linux-image-amd64 | sed -n 's/.*Depends: \(linux-image-[0-9].*\)/\1/p' | head -n 1)
   if [ -z "$package" ]; then
@@ -54,6 +56,7 @@ if [ ! -f "$cache/vmlinuz" ]; then
   rm -rf "$work/fetch" "$work/kernel"
   mv "$cache/vmlinuz.new" "$cache/vmlinuz"
 fi
+exec 9>&-
 
 mkdir "$work/root"
 cp -r "$cache/root/." "$work/root/"
