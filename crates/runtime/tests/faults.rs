@@ -76,7 +76,7 @@ fn every_kind_of_fault_is_a_500_that_says_why_and_the_vm_serves_on() {
         ("/div0", "divide error (#DE)"),
         ("/hlt", "general protection fault (#GP)"),
         ("/cli", "general protection fault (#GP)"),
-        ("/overflow", "page fault (#PF)"),
+        ("/overflow", "stack overflow"),
         ("/exit/3", "exited with status 3"),
         ("/read/12000", "page fault (#PF)"),
         ("/write/ffffffff80000000", "page fault (#PF)"),
@@ -287,6 +287,14 @@ fn programs_that_end_or_fail_before_they_wait_do_not_start() {
             "loops",
             "int main(void) { for (;;) __asm__ volatile(\"\"); }",
             "timed out (max_boot_time, 500ms)",
+        ),
+        (
+            "recurses",
+            "__attribute__((noinline)) static int deeper(volatile char *above)\n\
+             { volatile char more[1000]; *more = *above; return deeper(more) + *more; }\n\
+             int main(void) { volatile char first = 1; return deeper(&first); }",
+            "(the stack of main() has 4 MiB: put less on it, and what is large on the heap), in \
+             deeper+0x",
         ),
     ];
     for (name, text, reason) in cases {

@@ -278,6 +278,7 @@ fn lay_out(memory: &mut Memory, image_end: u64) -> Result<GuestVirt, MapError> {
         MAIN_STACK,
         Protection::READ_WRITE,
     )?;
+    memory.set_main_stack(GuestVirt::new(stack)..GuestVirt::new(top));
     let heap = after(top).ok_or(MapError::NoMemory)?;
     let arena = after(heap + HEAP_ROOM).ok_or(MapError::NoMemory)?;
     memory.set_layout(

@@ -1,7 +1,7 @@
 //! What a guest can do wrong. A fault costs the guest its current call, nothing else.
 
 use crate::elf::Symbols;
-use crate::memory::AccessError;
+use crate::memory::{AccessError, Stack};
 
 /// Why a guest's call ended without an answer.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -17,6 +17,19 @@ pub enum Fault {
     Exception {
         vector: u8,
         code: u64,
+        address: u64,
+        rip: u64,
+        rsp: u64,
+    },
+    /// A stack of the sandbox's was too small.
+    #[error(
+        "stack overflow at {rip:#x} (the stack of {stack} has {} MiB: put less on it, and what is \
+         large on the heap)",
+        .bytes >> 20
+    )]
+    StackOverflow {
+        stack: Stack,
+        bytes: u64,
         address: u64,
         rip: u64,
         rsp: u64,
@@ -42,10 +55,12 @@ impl Fault {
     /// The fault as text, with the function that it happened in where the symbols name one.
     pub(crate) fn described_with(&self, symbols: &Symbols) -> String {
         match self {
-            Self::Exception { rip, .. } => match symbols.name_of(*rip) {
-                Some((name, offset)) => format!("{self}, in {name}+{offset:#x}"),
-                None => self.to_string(),
-            },
+            Self::Exception { rip, .. } | Self::StackOverflow { rip, .. } => {
+                match symbols.name_of(*rip) {
+                    Some((name, offset)) => format!("{self}, in {name}+{offset:#x}"),
+                    None => self.to_string(),
+                }
+            }
             _ => self.to_string(),
         }
     }

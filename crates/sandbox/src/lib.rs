@@ -30,8 +30,8 @@ pub use kvm_bindings::kvm_regs as Regs;
 pub use linux::{AllowedPath, system_call_name};
 pub use machine::{Counters, Exit};
 pub use memory::{
-    AccessError, AccessKind, MapError, Memory, Piece, PieceMut, Place, Protection, Region, Use,
-    Wiped,
+    AccessError, AccessKind, MapError, Memory, Piece, PieceMut, Place, Protection, Region, Stack,
+    Use, Wiped,
 };
 pub use start::StartError;
 pub use vm::Vm;

@@ -19,6 +19,7 @@ use tinykvm_sys::abi;
 /// Linux system calls that may come through the hypercall port.
 const SYSTEM_CALLS: u32 = 512;
 const ARCH_PRCTL: u64 = 158;
+const PAGE_FAULT: u8 = 14;
 
 /// How a run ended without a fault.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -522,9 +523,20 @@ impl Machine {
             ));
         }
         let address = match vector {
-            14 => self.vcpu.special().map_or(0, |special| special.cr2),
+            PAGE_FAULT => self.vcpu.special().map_or(0, |special| special.cr2),
             _ => 0,
         };
+        if vector == PAGE_FAULT
+            && let Some((stack, bytes)) = self.memory.overflown_stack(address, rsp)
+        {
+            return Fault::StackOverflow {
+                stack,
+                bytes,
+                address,
+                rip,
+                rsp,
+            };
+        }
         Fault::Exception {
             vector,
             code,

@@ -10,10 +10,10 @@ mod common;
 use std::time::{Duration, Instant};
 
 use common::{Program, soon};
-use sandbox::Fault;
+use sandbox::{Fault, Stack};
 
 /// Each URL with the vector it must end in.
-const EXCEPTIONS: [(&str, u8); 10] = [
+const EXCEPTIONS: [(&str, u8); 9] = [
     ("/null", 14),
     ("/ud2", 6),
     ("/div0", 0),
@@ -23,7 +23,6 @@ const EXCEPTIONS: [(&str, u8); 10] = [
     ("/stack-code", 14),
     ("/data-code", 14),
     ("/write-text", 14),
-    ("/overflow", 14),
 ];
 
 #[test]
@@ -51,6 +50,49 @@ fn a_fault_names_the_function_it_happened_in() {
     let text = program.image.describe(&fault);
     assert!(text.starts_with("invalid opcode (#UD) at 0x"), "{text}");
     assert!(text.contains(", in "), "{text}");
+}
+
+#[test]
+fn a_stack_overflow_is_called_one_and_the_size_of_the_stack_is_told() {
+    let program = Program::boot("hostile");
+    let mut guest = program.fork();
+    for url in ["/overflow", "/frame"] {
+        let fault = guest.ask(url, "").unwrap_err();
+        assert!(
+            matches!(
+                fault,
+                Fault::StackOverflow {
+                    stack: Stack::Callback,
+                    bytes: 0x40_0000,
+                    ..
+                }
+            ),
+            "{url}: {fault:?}"
+        );
+        let text = program.image.describe(&fault);
+        assert!(text.starts_with("stack overflow at 0x"), "{text}");
+        assert!(
+            text.contains("(the stack of a callback has 4 MiB: "),
+            "{text}"
+        );
+        let name = url.trim_start_matches('/');
+        assert!(text.contains(&format!(", in {name}+0x")), "{text}");
+        guest.ask("/", "").unwrap();
+    }
+}
+
+#[test]
+fn a_wild_pointer_below_the_stack_and_a_stack_of_the_programs_own_are_page_faults() {
+    let program = Program::boot("hostile");
+    let mut guest = program.fork();
+    for url in ["/below", "/own-stack"] {
+        let end = guest.ask(url, "");
+        assert!(
+            matches!(end, Err(Fault::Exception { vector: 14, .. })),
+            "{url}: {end:?}"
+        );
+    }
+    guest.ask("/", "").unwrap();
 }
 
 #[test]

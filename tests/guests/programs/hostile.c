@@ -1,7 +1,9 @@
 /* Does what the URL says, all of it bad; numbers in URLs are hexadecimal. What survives answers 200
  * with the results.
  *
- *   /loop /null /return /ud2 /div0 /int3 /hlt /cli /overflow /memory /malloc /exit/N /kill/N /abort
+ *   /loop /null /return /ud2 /div0 /int3 /hlt /cli /memory /malloc /exit/N /kill/N /abort
+ *   /overflow /frame                                the stack: by calls, by one large frame
+ *   /below /own-stack                               what looks like that and is not
  *   /read/ADDRESS /write/ADDRESS /jump/ADDRESS      what the program may not touch
  *   /stack-code /data-code /write-text              W^X
  *   /status/N /type/LENGTH /body/ADDRESS/LENGTH /extra/ADDRESS /headers/ADDRESS/COUNT
@@ -64,6 +66,13 @@ static int overflow(volatile char *above)
 	return frame[0] == 'x' ? 0 : overflow(frame) + frame[0];
 }
 
+__attribute__((noinline)) static int frame(void)
+{
+	volatile char whole[(4 << 20) + 4096];
+	whole[0] = 'x';
+	return whole[0];
+}
+
 static void run_bytes(void *at)
 {
 	memcpy(at, "\xb8\x2a\x00\x00\x00\xc3", 6); /* mov $42, %eax; ret */
@@ -96,6 +105,15 @@ static void on_get(const char *url, const char *arg)
 		__asm__ volatile("cli");
 	if (is(url, "overflow", v))
 		snprintf(text, sizeof(text), "%d", overflow(text));
+	if (is(url, "frame", v))
+		snprintf(text, sizeof(text), "%d", frame());
+	if (is(url, "below", v))
+		*(volatile char *)((uintptr_t)stack_code - (4 << 20)) = 'x';
+	if (is(url, "own-stack", v)) {
+		char *own = mmap(NULL, 8192, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+		mprotect(own, 4096, PROT_NONE);
+		__asm__ volatile("mov %0, %%rsp; push %%rax; push %%rax" :: "r"(own + 4104) : "memory");
+	}
 	if (is(url, "memory", v)) {
 		/* Touches mapping after mapping, for ever. */
 		for (;;) {

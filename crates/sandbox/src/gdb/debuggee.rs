@@ -312,6 +312,7 @@ impl SectionOffsets for Debuggee<'_> {
 fn can_go_on(fault: &Fault) -> bool {
     match fault {
         Fault::Exception { .. }
+        | Fault::StackOverflow { .. }
         | Fault::Access(_)
         | Fault::Killed(_)
         | Fault::Misuse(_)
@@ -331,7 +332,7 @@ fn signal_of(fault: &Fault) -> Signal {
             _ => Signal::SIGSEGV,
         },
         Fault::TimedOut => Signal::SIGALRM,
-        Fault::Access(_) => Signal::SIGSEGV,
+        Fault::StackOverflow { .. } | Fault::Access(_) => Signal::SIGSEGV,
         Fault::Misuse(_) => Signal::SIGSYS,
         Fault::Killed(_) | Fault::Exited(_) => Signal::SIGTERM,
         Fault::OutOfMemory { .. } | Fault::Machine(_) => Signal::SIGKILL,

@@ -126,6 +126,7 @@ impl Memory {
         let heap = heap..(heap + HEAP_ROOM).min(space.heap_limit).max(heap);
         space.heap_limit = heap.end;
         space.arena = arena.clone();
+        space.stacks.callback = stack.start..area;
         if !space.areas.insert(stack.clone(), Protection::READ_WRITE) {
             return None;
         }

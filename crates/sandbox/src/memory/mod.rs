@@ -23,6 +23,7 @@ mod paging;
 mod regions;
 mod reset;
 mod space;
+mod stacks;
 #[cfg(test)]
 mod tests;
 
@@ -31,6 +32,7 @@ pub use frozen::Frozen;
 pub use regions::{Region, Use};
 use reset::Burden;
 pub use reset::{DirtyBits, Wiped};
+pub use stacks::Stack;
 
 use std::io;
 use std::os::fd::FromRawFd;

@@ -15,6 +15,7 @@ use super::areas::Areas;
 use super::frames::Run;
 use super::paging::{self, ACCESSED, DIRTY, EDITED, NO_EXECUTE, OWNED, PRESENT, USER, WRITE};
 use super::regions::Regions;
+use super::stacks::Stacks;
 use super::{Edit, MapError, Memory, Place, Protection, Role};
 use crate::address::{GuestPhys, GuestVirt, PAGE_SIZE};
 use crate::arith::to_u64;
@@ -31,6 +32,7 @@ pub(crate) struct Space {
     pub(super) arena: Range<u64>,
     /// What the configuration decides about.
     pub(super) regions: Regions,
+    pub(super) stacks: Stacks,
 }
 
 impl Memory {
