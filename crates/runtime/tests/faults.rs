@@ -296,6 +296,14 @@ fn programs_that_end_or_fail_before_they_wait_do_not_start() {
             "(the stack of main() has 4 MiB: put less on it, and what is large on the heap), in \
              deeper+0x",
         ),
+        (
+            "large_frame",
+            "__attribute__((noinline)) static int large(void)\n\
+             { volatile char all[19 << 20]; *all = 1; return *all; }\n\
+             int main(void) { return large(); }",
+            "(the stack of main() has 4 MiB: put less on it, and what is large on the heap), in \
+             large+0x",
+        ),
     ];
     for (name, text, reason) in cases {
         let path = guests::compile_text(name, text, guests::Compiler::Gcc, &[]);

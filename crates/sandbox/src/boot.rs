@@ -10,7 +10,7 @@ use crate::image::{Image, RequestLimits};
 use crate::kvm::{Host, HostError, install};
 use crate::linux::{AllowedPath, Process, ProcessConfig};
 use crate::machine::{Counters, Exit, Machine, MemoryLimit, return_address};
-use crate::memory::{MapError, Place, Protection, Region, Use};
+use crate::memory::{GUARD, MapError, Place, Protection, Region, Use};
 use crate::start::{self, Auxv, StartError};
 use crate::{Fault, Hypercalls, Memory, Regs, layout};
 
@@ -266,12 +266,12 @@ fn load(memory: &mut Memory, program: &Elf<'_>) -> Result<(), MapError> {
 
 /// Places stack, heap and arena behind the program; returns the top of the stack.
 fn lay_out(memory: &mut Memory, image_end: u64) -> Result<GuestVirt, MapError> {
-    let after = |address: u64| {
+    let after = |address: u64, gap: u64| {
         address
-            .checked_add(PAGE_SIZE)
+            .checked_add(gap)
             .and_then(|next| next.checked_next_multiple_of(HUGE))
     };
-    let stack = after(image_end).ok_or(MapError::NoMemory)?;
+    let stack = after(image_end, GUARD).ok_or(MapError::NoMemory)?;
     let top = stack + MAIN_STACK;
     memory.map(
         Place::FixedNoReplace(GuestVirt::new(stack)),
@@ -279,8 +279,8 @@ fn lay_out(memory: &mut Memory, image_end: u64) -> Result<GuestVirt, MapError> {
         Protection::READ_WRITE,
     )?;
     memory.set_main_stack(GuestVirt::new(stack)..GuestVirt::new(top));
-    let heap = after(top).ok_or(MapError::NoMemory)?;
-    let arena = after(heap + HEAP_ROOM).ok_or(MapError::NoMemory)?;
+    let heap = after(top, PAGE_SIZE).ok_or(MapError::NoMemory)?;
+    let arena = after(heap + HEAP_ROOM, PAGE_SIZE).ok_or(MapError::NoMemory)?;
     memory.set_layout(
         GuestVirt::new(heap)..GuestVirt::new(heap + HEAP_ROOM),
         GuestVirt::new(arena)..GuestVirt::new(ARENA_END),

@@ -68,7 +68,7 @@ static int overflow(volatile char *above)
 
 __attribute__((noinline)) static int frame(void)
 {
-	volatile char whole[(4 << 20) + 4096];
+	volatile char whole[19 << 20];
 	whole[0] = 'x';
 	return whole[0];
 }

@@ -20,7 +20,7 @@ use super::backing::{Backing, Shared};
 use super::paging::{self, NO_EXECUTE, OWNED, PRESENT, USER, WRITE};
 use super::regions::shared_entry;
 use super::space::Space;
-use super::{Memory, Protection, Role};
+use super::{GUARD, Memory, Protection, Role};
 use crate::address::{GuestPhys, GuestVirt, PAGE_SIZE};
 use crate::arith::to_usize;
 
@@ -110,12 +110,12 @@ impl Memory {
     fn lay_out_tail(&mut self, request_memory: u64) -> Option<Tail> {
         let request_memory = request_memory.checked_next_multiple_of(PAGE_SIZE)?;
         let room = request_memory
-            .checked_add(PAGE_SIZE + REQUEST_STACK + TABLE_SPAN + REQUEST_AREA + PAGE_SIZE)?;
+            .checked_add(GUARD + REQUEST_STACK + TABLE_SPAN + REQUEST_AREA + PAGE_SIZE)?;
         let start = self.find_free(room).ok()?.start;
         let space = Arc::make_mut(&mut self.space);
-        // One unmapped page below the stack; the stack ends where the area starts, so that what
+        // Nothing is mapped below the stack; the stack ends where the area starts, so that what
         // every request touches shares one page table.
-        let area = next_table(start.checked_add(PAGE_SIZE + REQUEST_STACK)?)?;
+        let area = next_table(start.checked_add(GUARD + REQUEST_STACK)?)?;
         let stack = area - REQUEST_STACK..area.checked_add(REQUEST_AREA)?;
         let arena = stack.end.checked_add(PAGE_SIZE)?;
         let arena = arena..arena.checked_add(request_memory)?;

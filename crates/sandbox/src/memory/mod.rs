@@ -32,6 +32,7 @@ pub use frozen::Frozen;
 pub use regions::{Region, Use};
 use reset::Burden;
 pub use reset::{DirtyBits, Wiped};
+pub(crate) use stacks::GUARD;
 pub use stacks::Stack;
 
 use std::io;

@@ -2,8 +2,11 @@
 //!
 //! ```text
 //! guest-virtual
-//!   mapped | guard, nothing mapped | stack, growing down | ...
+//!   mapped | guard, 16 MiB or more, nothing mapped | stack, growing down | ...
 //! ```
+//!
+//! A function with a large frame reaches far below the stack at once. The guard is as large as frames
+//! reasonably are, so that such a function ends there and not in the program's own data.
 
 use std::fmt;
 use std::ops::Range;
@@ -12,6 +15,8 @@ use std::sync::Arc;
 use super::Memory;
 use crate::address::GuestVirt;
 
+/// What is left free below a stack. Only addresses: it takes no memory.
+pub(crate) const GUARD: u64 = 16 << 20;
 /// What a function may use below its stack pointer without saying so.
 const RED_ZONE: u64 = 128;
 

@@ -462,3 +462,23 @@ fn shared_memory_belongs_to_no_vm() {
         assert_eq!(read(&other, begin), b"one!");
     }
 }
+
+#[test]
+fn a_large_frame_of_a_callback_meets_nothing_of_the_programs() {
+    let (frozen, data) = frozen();
+    let end = frozen.stack_top().raw() - 4 * MIB;
+    assert!(data.raw() < end - GUARD);
+    let memory = frozen.fork().unwrap();
+    assert!(memory.space.areas.is_free(end - GUARD..end));
+    let passed = |address: u64, rsp: u64| memory.overflown_stack(address, rsp);
+    let seen = Some((Stack::Callback, 4 * MIB));
+    assert_eq!(passed(end - 8, end), seen);
+    assert_eq!(passed(end - 1, end + 127), seen);
+    assert_eq!(passed(end - GUARD + 128, end - GUARD + 256), seen);
+    // Far from the stack pointer, above the end, and on another stack.
+    assert_eq!(passed(end - 4096, end + 8), None);
+    assert_eq!(passed(end, end), None);
+    assert_eq!(passed(data.raw() + 8192, data.raw() + 8200), None);
+    assert_eq!(passed(u64::MAX, 0), None);
+    assert_eq!(passed(0, u64::MAX), None);
+}
