@@ -11,6 +11,7 @@ mod hypercalls;
 mod instance;
 pub mod journal;
 mod lasting;
+mod launch;
 pub mod loader;
 pub mod outgoing;
 mod pool;

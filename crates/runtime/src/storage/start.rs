@@ -12,7 +12,8 @@ use sandbox::{GuestVirt, Host, MainVm, RequestLimits};
 use super::queue::{Queue, Task};
 use super::room::Room;
 use super::{Shared, Storage, work};
-use crate::instance::{Role, StartError, boot_config, run_main};
+use crate::instance::StartError;
+use crate::launch::{Role, boot_config, memory_limits, run_main};
 use crate::recipe::Recipe;
 use crate::source::Binaries;
 use crate::statistics::SlotCounters;
@@ -81,7 +82,7 @@ impl Storage {
             memory: recipe.max_memory,
             keep: 0,
         };
-        let limits = crate::instance::memory_limits(&config);
+        let limits = memory_limits(&config);
         let of_storage = |error: StartError| StartError::Storage(Box::new(error));
         let mut main =
             MainVm::boot(host, elf, &config).map_err(|error| of_storage(error.into()))?;
