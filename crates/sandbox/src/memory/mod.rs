@@ -24,6 +24,7 @@ mod regions;
 mod reset;
 mod space;
 mod stacks;
+mod stale;
 #[cfg(test)]
 mod tests;
 

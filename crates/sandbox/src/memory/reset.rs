@@ -8,7 +8,7 @@ use std::io;
 use std::sync::Arc;
 
 use super::paging::{self, ACCESSED, Bits, DIRTY, PRESENT};
-use super::space::{Stale, takes_away};
+use super::stale::{Stale, takes_away};
 use super::{Memory, Role};
 use crate::address::{GuestPhys, PAGE_SIZE};
 use crate::layout;
