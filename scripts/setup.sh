@@ -12,7 +12,8 @@ say() { printf 'setup: %s\n' "$*"; }
 fail() { printf 'setup: %s\n' "$@" >&2; exit 1; }
 
 build=(varnish libvarnishapi-dev pkg-config clang libclang-dev gcc g++ musl-tools libc6-dev
-       python3 python3-docutils make curl gdb libcurl4-openssl-dev libssl-dev)
+       python3 python3-docutils make curl gdb libcurl4-openssl-dev libssl-dev
+       openssl ca-certificates)
 bench=(wrk nginx-light)
 hw=(qemu-system-x86 busybox-static cpio)
 roots=(debootstrap)
