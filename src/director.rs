@@ -135,7 +135,7 @@ fn answer(ctx: Context<'_>, call: &Call) -> Result<Held, Failure> {
     messages
         .put_content_type(&response.content_type)
         .map_err(|_| no_room())?;
-    let lifetime = ttl::Plan::announce(ctx, &mut messages, response.status);
+    let lifetime = ttl::Plan::announce(ctx, &mut messages, response.status, call.name());
 
     let bodiless_status = matches!(response.status, 204 | 304);
     let has_body = method != b"HEAD" && !bodiless_status && response.content_length > 0;

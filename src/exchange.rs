@@ -240,10 +240,13 @@ impl Exchange for Messages<'_> {
     }
 
     fn before_waiting(&mut self) {
-        if let Some(answer) = self.answer.take()
-            && let Err(error) = answer.detach()
-        {
-            let text = format!("tinykvm: the answer of before keeps its request VM: {error}");
+        let Some(answer) = self.answer.take() else {
+            return;
+        };
+        let program = answer.program().unwrap_or_default().to_owned();
+        if let Err(error) = answer.detach() {
+            let text =
+                format!("tinykvm: {program}: the answer of before keeps its request VM: {error}");
             line(Some(self.ctx), Tag::Error, &text);
         }
     }

@@ -68,6 +68,12 @@ impl Held {
         self.0.as_ptr().cast()
     }
 
+    /// The program whose VM has the body.
+    pub(crate) fn program(&self) -> Option<&str> {
+        // SAFETY: made by `new`; the filter does not run while VCL does.
+        unsafe { self.0.as_ref() }.outcome.program()
+    }
+
     /// Gives the request VM back and keeps a copy of what is still to be delivered.
     pub(crate) fn detach(&mut self) -> Result<(), TransferError> {
         // SAFETY: made by `new`; the filter does not run while VCL does.
@@ -156,7 +162,11 @@ unsafe extern "C" fn tk_rs_body_pull(
         let len = match answer.copy(to, &mut say) {
             Ok(len) => len,
             Err(error) => {
-                fetch.log(Tag::Error, error.to_string().as_bytes());
+                let text = match (&error, answer.outcome.program()) {
+                    (PullError::Over, Some(program)) => format!("{program}: {error}"),
+                    _ => error.to_string(),
+                };
+                fetch.log(Tag::Error, text.as_bytes());
                 return ffi::TK_PULL_FAILED;
             }
         };

@@ -105,7 +105,7 @@ pub(crate) fn run(ctx: Context<'_>, state: &State, order: &Order<'_>) -> Result<
         |_: &mut Reservation, _: &mut dyn Exchange| Ok::<(), std::convert::Infallible>(());
     let result: Result<Outcome, ChainError<_>> = chain.run(opening, &mut no_body, &mut messages);
     if let Some(how) = messages.cacheability {
-        ttl::apply(ctx, how);
+        ttl::apply(ctx, how, order.program);
     }
     let mut outcome = result.map_err(|error| {
         complain(ctx, order, &error.to_string());

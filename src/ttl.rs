@@ -21,6 +21,7 @@ const NAME: &[u8] = b"Cache-Control";
 /// What is to be settled when VCL is done.
 #[derive(Debug)]
 pub(crate) struct Plan {
+    program: String,
     cacheable: bool,
     wanted: ffi::tk_ttl,
     /// The values that Varnish computes from our field: still there if VCL changed nothing.
@@ -37,6 +38,7 @@ impl Plan {
         ctx: Context<'_>,
         messages: &mut Messages<'_>,
         status: u16,
+        program: &str,
     ) -> Option<Self> {
         let how = messages.cacheability?;
         // SAFETY: a valid context of a backend task.
@@ -64,7 +66,7 @@ impl Plan {
             line(
                 Some(ctx),
                 Tag::Error,
-                &format!("tinykvm: the response's lifetime: {error}"),
+                &format!("tinykvm: {program}: the response's lifetime: {error}"),
             );
             // The text is on the workspace already, but its place in the table may be taken.
             if let Some(own) = &own {
@@ -73,6 +75,7 @@ impl Plan {
             return None;
         }
         Some(Self {
+            program: program.to_owned(),
             cacheable: how.cacheable,
             wanted: wanted(how),
             expected: expected(ttl, grace, status),
@@ -89,11 +92,9 @@ impl Plan {
                 // It is a part of what it replaces, so there is room unless the workspace is full.
                 Some(own) => {
                     if messages.set_own(own).is_err() {
-                        line(
-                            Some(ctx),
-                            Tag::Error,
-                            "tinykvm: no workspace for Cache-Control",
-                        );
+                        let program = &self.program;
+                        let text = format!("tinykvm: {program}: no workspace for Cache-Control");
+                        line(Some(ctx), Tag::Error, &text);
                     }
                 }
                 None => {
@@ -125,7 +126,7 @@ impl Plan {
 
 /// A lifetime from a program that VCL runs itself, where an object is being made: it counts at
 /// once, and VCL may change it afterwards.
-pub(crate) fn apply(ctx: Context<'_>, how: Cacheability) {
+pub(crate) fn apply(ctx: Context<'_>, how: Cacheability, program: &[u8]) {
     // SAFETY: a valid context of a backend task.
     if unsafe { ffi::tk_object_private(ctx.raw()) } != 0 {
         return;
@@ -133,11 +134,9 @@ pub(crate) fn apply(ctx: Context<'_>, how: Cacheability) {
     // SAFETY: as above.
     let uncacheable = unsafe { ffi::tk_object_uncacheable(ctx.raw()) } != 0;
     if how.cacheable && uncacheable {
-        line(
-            Some(ctx),
-            Tag::VclError,
-            "tinykvm: the object is uncacheable already",
-        );
+        let program = String::from_utf8_lossy(program);
+        let text = format!("tinykvm: {program}: the object is uncacheable already");
+        line(Some(ctx), Tag::VclError, &text);
         return;
     }
     if !how.cacheable {

@@ -338,6 +338,11 @@ impl Outcome {
         }
     }
 
+    /// The program whose VM has the body; nothing where the host has it.
+    pub fn program(&self) -> Option<&str> {
+        self.reservation.as_ref().map(Reservation::program)
+    }
+
     /// The next bytes of the body, as many as there is room for; 0 at the end.
     /// What a program that makes them logs goes to the journal.
     pub fn pull(&mut self, into: &mut [u8]) -> Result<usize, PullError> {

@@ -16,9 +16,8 @@ pub fn listen(sink: impl Fn(Severity, &str, &[u8]) + Send + Sync + 'static) {
 }
 
 /// One line to the standard output of this process. Callers bound how many a guest can cause.
-pub(crate) fn print(line: &[u8]) {
+pub(crate) fn print(mut line: Vec<u8>) {
     use std::io::Write as _;
-    let mut line = line.to_vec();
     line.push(b'\n');
     let mut out = std::io::stdout().lock();
     // Nobody may be there to read it.

@@ -31,6 +31,11 @@ impl Reservation {
         }
     }
 
+    /// The program's name.
+    pub fn program(&self) -> &str {
+        self.instance.name()
+    }
+
     /// Says which request the body belongs to that comes next. Not needed without a body.
     pub fn begin(&mut self, request: &Request<'_>) {
         let instance = Arc::clone(&self.instance);

@@ -185,6 +185,32 @@ fn a_guest_cannot_flood_the_log() {
 }
 
 #[test]
+fn every_line_that_a_request_leaves_in_the_log_names_its_program() {
+    let hostile = program_with("hostile", Threads::AsHostLikes, |recipe| {
+        recipe.voice.system_calls = true;
+    });
+    for (url, told) in [
+        ("/call/12345", "hostile: unknown hypercall 0x12345"),
+        (
+            "/call/10710",
+            "hostile: multiprocess is not available in this version",
+        ),
+        ("/call/7f7f7", "hostile: sys_breakpoint() skipped: "),
+        ("/syscall/27", "hostile: getpid("),
+        ("/log/2710", "hostile says: "),
+        ("/null", "hostile: page fault (#PF)"),
+        ("/return", "hostile: "),
+    ] {
+        let log = get(&hostile, url).log();
+        assert!(log.contains(told), "{url}: {log}");
+        for line in log.lines() {
+            let named = line.starts_with("hostile: ") || line.starts_with("hostile says: ");
+            assert!(named, "{url}: {line}");
+        }
+    }
+}
+
+#[test]
 fn others_go_on_while_a_program_misbehaves() {
     for threads in BOTH {
         let hostile = program_with("hostile", threads, |recipe| {

@@ -120,7 +120,7 @@ fn a_guest_gets_status_type_and_content_of_what_it_fetches() {
         let reply = ask(&program, &site, "/missing", "");
         let log = reply.log();
         assert!(
-            log.contains("Fetch: GET /missing -> 404, 3 bytes in "),
+            log.contains("fetch: Fetch: GET /missing -> 404, 3 bytes in "),
             "{log}"
         );
     }
@@ -263,7 +263,7 @@ fn a_program_fetches_what_its_list_has_and_nothing_else() {
     }
     let refused = ask(&some, &site, &jump.url("/"), "");
     let line = format!(
-        "Fetch: GET {}: {far} is not in the program's allowed_fetch",
+        "fetch: Fetch: GET {}: {far} is not in the program's allowed_fetch",
         jump.url("/")
     );
     assert!(refused.log().contains(&line), "{}", refused.log());
@@ -333,7 +333,9 @@ fn a_server_that_does_not_answer_costs_the_request_its_time_but_not_its_answer()
         assert_eq!(result(&reply), -28, "{}", reply.log());
         assert!(begun.elapsed() < Duration::from_secs(2) * guests::slowness());
         assert!(
-            reply.log().contains("Fetch: GET /x: no answer in time"),
+            reply
+                .log()
+                .contains("fetch: Fetch: GET /x: no answer in time"),
             "{}",
             reply.log()
         );

@@ -48,8 +48,11 @@ fn output_goes_to_standard_output_and_system_calls_and_mappings_to_the_log_where
     let mut printed = String::new();
     file.rewind().unwrap();
     file.read_to_string(&mut printed).unwrap();
-    assert!(printed.contains("started with 0 arguments\n"), "{printed}");
-    assert!(reply.log().contains("openat("), "{}", reply.log());
+    assert!(
+        printed.contains("files says: started with 0 arguments\n"),
+        "{printed}"
+    );
+    assert!(reply.log().contains("files: openat("), "{}", reply.log());
     assert!(reply.log().contains("= errno 13"), "{}", reply.log());
     let said = said.lock().unwrap();
     for line in [

@@ -179,21 +179,9 @@ impl Scene<'_> {
         }
     }
 
-    /// One line from the guest; lines beyond the budget are dropped. In the log of a request it has
-    /// the program's name before it, as upstream's.
+    /// One line from the guest, in the words of upstream; lines beyond the budget are dropped.
     fn hear(&mut self, line: &[u8]) {
-        let Some(line) = self.granted(line) else {
-            return;
-        };
-        match self.stage {
-            Stage::Request(_) | Stage::Warming { .. } | Stage::Streaming(_) => {
-                let line = [self.desk.program.as_bytes(), b" says: ", line].concat();
-                self.write(Severity::Info, &line);
-            }
-            Stage::Boot { .. } | Stage::Between { .. } | Stage::Storage { .. } => {
-                self.write(Severity::Info, line);
-            }
-        }
+        self.write(Severity::Info, b" says: ", line);
     }
 
     /// One line of our own that the guest causes: from the same budget.
@@ -202,23 +190,21 @@ impl Scene<'_> {
     }
 
     fn report(&mut self, severity: Severity, line: &[u8]) {
-        if let Some(line) = self.granted(line) {
-            self.write(severity, line);
-        }
+        self.write(severity, b": ", line);
     }
 
-    fn granted<'a>(&mut self, line: &'a [u8]) -> Option<&'a [u8]> {
-        let line = self.desk.log.grant(line)?;
+    /// Every line has the program's name before it. The journal's have it from there.
+    fn write(&mut self, severity: Severity, verb: &[u8], line: &[u8]) {
+        let Some(line) = self.desk.log.grant(line) else {
+            return;
+        };
+        let named = |program: &str| [program.as_bytes(), verb, line].concat();
         if self.desk.voice.stdout {
-            journal::print(line);
+            journal::print(named(&self.desk.program));
         }
-        Some(line)
-    }
-
-    fn write(&mut self, severity: Severity, line: &[u8]) {
         match &mut self.stage {
             Stage::Request(exchange) | Stage::Warming { exchange, .. } => {
-                exchange.log(severity, line);
+                exchange.log(severity, &named(&self.desk.program));
             }
             Stage::Boot { program, .. } | Stage::Between { program, .. } => {
                 journal::say(severity, program, line);
@@ -226,7 +212,7 @@ impl Scene<'_> {
             Stage::Storage { shared, .. } => {
                 journal::say(severity, shared.program(), line);
             }
-            Stage::Streaming(say) => say(severity, line),
+            Stage::Streaming(say) => say(severity, &named(&self.desk.program)),
         }
     }
 
