@@ -3,6 +3,7 @@
 use serde_json::Value;
 
 use super::strip::strip_comments;
+use super::table::describe;
 use crate::fields::Field;
 
 /// Why a text is no such object.
@@ -16,8 +17,12 @@ pub enum HeadersError {
     Shape,
     #[error("key {0:?} is not known; there is \"headers\"")]
     Key(String),
-    #[error("header {text:?}: {reason}")]
-    Header { text: String, reason: String },
+    #[error("headers[{index}]: {got}: {reason}")]
+    Header {
+        index: usize,
+        got: String,
+        reason: String,
+    },
 }
 
 /// The header fields, checked. Needs a stack of ordinary size.
@@ -34,15 +39,18 @@ pub fn fetch_headers(text: &str) -> Result<Box<[Box<[u8]>]>, HeadersError> {
     };
     let list = list.as_array().ok_or(HeadersError::Shape)?;
     list.iter()
-        .map(|entry| {
-            let text = entry.as_str().ok_or(HeadersError::Shape)?;
-            match Field::parse(text.as_bytes()) {
-                Ok(field) => Ok(field.text().into()),
-                Err(flaw) => Err(HeadersError::Header {
-                    text: text.to_owned(),
-                    reason: flaw.to_string(),
-                }),
-            }
+        .enumerate()
+        .map(|(index, entry)| {
+            let field = match entry.as_str() {
+                Some(text) => Field::parse(text.as_bytes()).map_err(|flaw| flaw.to_string()),
+                None => Err("expected a string \"Name: value\"".to_owned()),
+            };
+            let field = field.map_err(|reason| HeadersError::Header {
+                index,
+                got: describe(entry),
+                reason,
+            })?;
+            Ok(field.text().into())
         })
         .collect()
 }
@@ -68,8 +76,8 @@ mod tests {
             ("/*", "a comment that begins in line 1"),
             (r#"{ "header": [] }"#, r#"key "header""#),
             (r#"{ "headers": "A: 1" }"#, "expected {"),
-            (r#"{ "headers": [1] }"#, "expected {"),
-            (r#"{ "headers": ["A"] }"#, r#"header "A""#),
+            (r#"{ "headers": ["A: 1", 1] }"#, "headers[1]: 1: expected"),
+            (r#"{ "headers": ["A"] }"#, r#"headers[0]: "A": "#),
             (r#"{ "headers": ["A: 1\r\nB: 2"] }"#, "control character"),
         ] {
             let error = fetch_headers(text).unwrap_err().to_string();

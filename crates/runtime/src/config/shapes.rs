@@ -3,7 +3,7 @@
 
 use serde_json::Value;
 
-use super::error::ConfigError;
+use super::error::{ConfigError, cut};
 use super::keys;
 use super::program::{ProgramConfig, Secret};
 use super::settings::{Access, Download, PathRule, Remapping, Server, Settings, Warmup};
@@ -47,17 +47,16 @@ fn areas(value: &Value, out: &mut Settings, access: Access, at: &mut Reading<'_>
     Ok(())
 }
 
-fn area(value: &Value, access: Access, at: &Reading<'_>) -> Result<Remapping> {
+fn area(value: &Value, access: Access, at: &mut Reading<'_>) -> Result<Remapping> {
     let Some([address, size]) = value.as_array().map(Vec::as_slice) else {
-        return Err(at.unfit("[\"0xADDRESS\", size in MiB or \"0xEND\"]", value));
+        let got = cut(&value.to_string()).to_owned();
+        return Err(at.unfit_text("[\"0xADDRESS\", size in MiB or \"0xEND\"]", got));
     };
     let begin = hex(address)
         .filter(|address| (LOWEST_REMAPPING..END_OF_ADDRESSES).contains(address))
         .ok_or_else(|| {
-            at.unfit(
-                "a hexadecimal string from \"0x20000\" to \"0x7fffffffefff\"",
-                address,
-            )
+            let expected = "a hexadecimal string from \"0x20000\" to \"0x7fffffffefff\"";
+            at.element(0, |at| at.unfit(expected, address))
         })?;
     let bytes = match size {
         Value::String(_) => hex(size)
@@ -72,10 +71,9 @@ fn area(value: &Value, access: Access, at: &Reading<'_>) -> Result<Remapping> {
                 .is_some_and(|end| end <= END_OF_ADDRESSES)
         })
         .ok_or_else(|| {
-            at.unfit(
-                "a number of MiB, or the end as a hexadecimal string not below the address",
-                size,
-            )
+            let expected =
+                "a number of MiB, or the end as a hexadecimal string not below the address";
+            at.element(1, |at| at.unfit(expected, size))
         })?;
     Ok(Remapping {
         address: begin,
@@ -99,31 +97,28 @@ fn hex(value: &Value) -> Option<u64> {
 
 pub(super) const FETCHES: &str = "a list of addresses like \"https://example.com\" or \"https://example.com/path/\", or of \"*\"";
 
+const FETCH: &str =
+    "an address like \"https://example.com\" or \"https://example.com/path/\", or \"*\"";
+
 pub(super) fn allowed_fetch(value: &Value, out: &mut Settings, at: &mut Reading<'_>) -> Result<()> {
-    let texts = at.texts(value, FETCHES)?;
-    for (index, text) in texts.iter().enumerate() {
-        let rule = at.within(&format!("[{index}]"), |at| {
-            FetchRule::parse(text)
-                .map_err(|flaw| at.unfit_text(FETCHES, format!("{text:?}: {flaw}")))
-        })?;
+    at.each(value, FETCHES, |at, value| {
+        let text = at.text(value, true)?;
+        let rule = FetchRule::parse(&text)
+            .map_err(|flaw| at.unfit_text(FETCH, format!("{:?}: {flaw}", cut(&text))))?;
         if !out.allowed_fetch.contains(&rule) {
             out.allowed_fetch.push(rule);
         }
-    }
-    Ok(())
+        Ok(())
+    })
 }
 
 pub(super) const PATHS: &str = "a list of paths and of objects with \"real\"";
 
 pub(super) fn allowed_paths(value: &Value, out: &mut Settings, at: &mut Reading<'_>) -> Result<()> {
-    let Value::Array(list) = value else {
-        return Err(at.unfit(PATHS, value));
-    };
-    for (index, value) in list.iter().enumerate() {
-        let rule = at.within(&format!("[{index}]"), |at| path_rule(value, at))?;
-        out.allowed_paths.push(rule);
-    }
-    Ok(())
+    at.each(value, PATHS, |at, value| {
+        out.allowed_paths.push(path_rule(value, at)?);
+        Ok(())
+    })
 }
 
 fn path_rule(value: &Value, at: &mut Reading<'_>) -> Result<PathRule> {
@@ -152,24 +147,18 @@ fn path_rule(value: &Value, at: &mut Reading<'_>) -> Result<PathRule> {
 pub(super) const DOWNLOADS: &str = "a list of objects with \"uri\" and \"filepath\"";
 
 pub(super) fn downloads(value: &Value, out: &mut Settings, at: &mut Reading<'_>) -> Result<()> {
-    let Value::Array(list) = value else {
-        return Err(at.unfit(DOWNLOADS, value));
-    };
-    for (index, value) in list.iter().enumerate() {
-        let download = at.within(&format!("[{index}]"), |at| {
-            let Value::Object(object) = value else {
-                return Err(at.unfit("an object with \"uri\" and \"filepath\"", value));
-            };
-            let mut download = Download::default();
-            at.object(keys::DOWNLOAD, object, &mut download)?;
-            if download.uri.is_empty() || download.filepath.is_empty() {
-                return Err(at.unfit("\"uri\" and \"filepath\"", value));
-            }
-            Ok(download)
-        })?;
+    at.each(value, DOWNLOADS, |at, value| {
+        let Value::Object(object) = value else {
+            return Err(at.unfit("an object with \"uri\" and \"filepath\"", value));
+        };
+        let mut download = Download::default();
+        at.object(keys::DOWNLOAD, object, &mut download)?;
+        if download.uri.is_empty() || download.filepath.is_empty() {
+            return Err(at.unfit("\"uri\" and \"filepath\"", value));
+        }
         out.download.push(download);
-    }
-    Ok(())
+        Ok(())
+    })
 }
 
 pub(super) fn download_uri(value: &Value, out: &mut Download, at: &mut Reading<'_>) -> Result<()> {
@@ -244,33 +233,30 @@ pub(super) fn warmup(value: &Value, out: &mut Settings, at: &mut Reading<'_>) ->
 pub(super) const HEADERS: &str = "a list of strings \"Name: value\"";
 
 pub(super) fn headers(value: &Value, out: &mut Warmup, at: &mut Reading<'_>) -> Result<()> {
-    let Value::Array(list) = value else {
-        return Err(at.unfit(HEADERS, value));
-    };
-    for value in list {
+    at.each(value, HEADERS, |at, value| {
         let header = value.as_str().filter(|text| {
             let named = text
                 .split_once(':')
                 .is_some_and(|(name, _)| !name.is_empty());
             named && !text.contains(char::is_control)
         });
-        out.headers
-            .insert(header.ok_or_else(|| at.unfit(HEADERS, value))?.into());
-    }
-    Ok(())
+        let header = header.ok_or_else(|| at.unfit("a string \"Name: value\"", value))?;
+        out.headers.insert(header.into());
+        Ok(())
+    })
 }
 
 pub(super) const VARIABLES: &str = "a list of strings \"NAME=value\"";
 
 pub(super) fn environment(value: &Value, out: &mut Settings, at: &mut Reading<'_>) -> Result<()> {
-    for (index, text) in at.texts(value, VARIABLES)?.into_iter().enumerate() {
+    at.each(value, VARIABLES, |at, value| {
+        let text = at.text(value, true)?;
         if text.split_once('=').is_none_or(|(name, _)| name.is_empty()) {
-            let got = Value::String(text);
-            return Err(at.within(&format!("[{index}]"), |at| at.unfit("\"NAME=value\"", &got)));
+            return Err(at.unfit("\"NAME=value\"", &Value::String(text)));
         }
         out.environment.push(text);
-    }
-    Ok(())
+        Ok(())
+    })
 }
 
 pub(super) const ABSOLUTE: &str = "a path that begins with /";

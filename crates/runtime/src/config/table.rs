@@ -311,14 +311,33 @@ impl<'a> Reading<'a> {
         value: &Value,
         expects: &str,
     ) -> Result<Vec<String>, ConfigError> {
+        let mut texts = Vec::new();
+        self.each(value, expects, |reading, value| {
+            texts.push(reading.text(value, true)?);
+            Ok(())
+        })?;
+        Ok(texts)
+    }
+
+    /// Does something with each element of a list; errors tell which one it was.
+    pub(super) fn each(
+        &mut self,
+        value: &Value,
+        expects: &str,
+        mut work: impl FnMut(&mut Self, &Value) -> Result<(), ConfigError>,
+    ) -> Result<(), ConfigError> {
         let Value::Array(list) = value else {
             return Err(self.unfit(expects, value));
         };
-        let mut texts = Vec::with_capacity(list.len());
         for (index, value) in list.iter().enumerate() {
-            texts.push(self.within(&format!("[{index}]"), |reading| reading.text(value, true))?);
+            self.element(index, |reading| work(reading, value))?;
         }
-        Ok(texts)
+        Ok(())
+    }
+
+    /// As `within`, for an element of a list.
+    pub(super) fn element<R>(&mut self, index: usize, work: impl FnOnce(&mut Self) -> R) -> R {
+        self.within(&format!("[{index}]"), work)
     }
 }
 

@@ -217,6 +217,82 @@ fn warmup_has_defaults_and_keeps_its_own_header() {
 }
 
 #[test]
+fn an_error_in_a_list_names_the_element_and_its_value() {
+    for (key, value, place, got) in [
+        ("main_arguments", json!(["a", 1]), "main_arguments[1]", "1"),
+        (
+            "environment",
+            json!(["A=1", true]),
+            "environment[1]",
+            "true",
+        ),
+        (
+            "remapping",
+            json!(["0x1ffff", 1]),
+            "remapping[0]",
+            "\"0x1ffff\"",
+        ),
+        ("remapping", json!(["0x20000", -1]), "remapping[1]", "-1"),
+        (
+            "remapping",
+            json!(["0x20000"]),
+            "remapping",
+            "[\"0x20000\"]",
+        ),
+        (
+            "remapping",
+            json!([["0x20000", 1]]),
+            "remapping",
+            "[[\"0x20000\",1]]",
+        ),
+        (
+            "blackout_area",
+            json!({"a": ["0x20000", 1], "b": ["0x20000", "end"]}),
+            "blackout_area.b[1]",
+            "\"end\"",
+        ),
+        (
+            "executable_remapping",
+            json!({"a": ["0x20000", 1], "b": "0x20000"}),
+            "executable_remapping.b",
+            "\"0x20000\"",
+        ),
+        ("allowed_fetch", json!(["*", 1]), "allowed_fetch[1]", "1"),
+        (
+            "allowed_fetch",
+            json!(["*", "file:///etc"]),
+            "allowed_fetch[1]",
+            "\"file:///etc\": ",
+        ),
+        (
+            "allowed_paths",
+            json!(["/a", null]),
+            "allowed_paths[1]",
+            "null",
+        ),
+        (
+            "download",
+            json!([{"uri": "ftp://h/x", "filepath": "/x"}]),
+            "download[0].uri",
+            "\"ftp://h/x\"",
+        ),
+        (
+            "warmup",
+            json!({"headers": ["A: b", "no colon"]}),
+            "warmup.headers[1]",
+            "\"no colon\"",
+        ),
+    ] {
+        let message = error(key, value);
+        let begin = format!("program \"p\": setting {place:?}: expected ");
+        assert!(message.starts_with(&begin), "{message}");
+        assert!(message.contains(&format!(", got {got}")), "{message}");
+    }
+    let long = error("allowed_fetch", json!(["x".repeat(10_000)]));
+    assert!(long.len() < 500, "{long}");
+}
+
+#[test]
 fn environment_is_names_with_values() {
     assert_eq!(
         error("environment", json!(["A=1", "B"])),
