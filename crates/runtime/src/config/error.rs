@@ -119,6 +119,14 @@ pub enum Warning {
         key: String,
         name: String,
     },
+    /// A path of the host that depends on where varnishd works.
+    Relative {
+        owner: Owner,
+        key: String,
+        path: String,
+        /// That directory, where it has a name.
+        from: Option<String>,
+    },
     /// A key that counts only where the program is defined.
     Fixed { owner: Owner, key: String },
     /// Warnings that are not listed, because there are so many.
@@ -157,6 +165,19 @@ impl fmt::Display for Warning {
                 f,
                 "{owner}: setting {key:?}: \"${name}\" is taken as it stands; only $HOME and $PWD are replaced"
             ),
+            Self::Relative {
+                owner,
+                key,
+                path,
+                from,
+            } => {
+                write!(f, "{owner}: setting {key:?}: {:?} is relative", cut(path))?;
+                match from {
+                    Some(from) => write!(f, " to varnishd's working directory, {:?}", cut(from))?,
+                    None => write!(f, " to varnishd's working directory")?,
+                }
+                write!(f, "; an absolute path is the same everywhere")
+            }
             Self::Fixed { owner, key } => write!(
                 f,
                 "{owner}: setting {key:?} counts only where the program is defined, ignored here"

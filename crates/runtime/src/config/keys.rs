@@ -440,7 +440,7 @@ pub(super) const DOWNLOAD: &[Key<Download>] = &[
     ),
     Key::new(
         "filepath",
-        text(|d| &mut d.filepath),
+        special("a string", shapes::download_filepath),
         "Where it is kept; needed.",
     ),
     Key::new(

@@ -135,6 +135,10 @@ fn path_rule(value: &Value, at: &mut Reading<'_>) -> Result<PathRule> {
     if rule.real.is_empty() {
         return Err(at.unfit("a path that is not empty as \"real\"", value));
     }
+    // A link may well be to a name beside it.
+    if !rule.symlink {
+        at.note_path(&rule.real);
+    }
     if rule.virtual_path.is_empty() {
         rule.virtual_path.clone_from(&rule.real);
     }
@@ -159,6 +163,16 @@ pub(super) fn downloads(value: &Value, out: &mut Settings, at: &mut Reading<'_>)
         out.download.push(download);
         Ok(())
     })
+}
+
+pub(super) fn download_filepath(
+    value: &Value,
+    out: &mut Download,
+    at: &mut Reading<'_>,
+) -> Result<()> {
+    out.filepath = at.text(value, false)?;
+    at.note_path(&out.filepath);
+    Ok(())
 }
 
 pub(super) fn download_uri(value: &Value, out: &mut Download, at: &mut Reading<'_>) -> Result<()> {

@@ -306,6 +306,19 @@ impl<'a> Reading<'a> {
         Ok(expanded)
     }
 
+    /// A path of the host is not the same everywhere if it is relative.
+    pub(super) fn note_path(&mut self, path: &str) {
+        if path.is_empty() || path.starts_with('/') {
+            return;
+        }
+        self.notes.add(Warning::Relative {
+            owner: self.owner.clone(),
+            key: self.place.clone(),
+            path: cut(path).to_owned(),
+            from: self.expansion.pwd.clone(),
+        });
+    }
+
     pub(super) fn texts(
         &mut self,
         value: &Value,
@@ -428,6 +441,7 @@ impl<T> Kind<T> {
             Self::Text { expanded, field } => *field(target) = reading.text(value, expanded)?,
             Self::Path(field) => {
                 let text = reading.text(value, true)?;
+                reading.note_path(&text);
                 *field(target) = (!text.is_empty()).then(|| text.into());
             }
             Self::Texts { adds, field } => {

@@ -480,6 +480,35 @@ fn keeping_working_memory_means_being_ephemeral() {
 }
 
 #[test]
+fn a_relative_path_of_the_host_is_taken_with_a_warning_that_says_what_it_is_relative_to() {
+    let (config, warnings) = one(r#"{"p": {
+            "filename": "bin/p",
+            "allowed_paths": [
+                "/a", "b", {"real": "c", "virtual": "/c"}, {"real": "/d", "virtual": "d"},
+                {"real": "e", "virtual": "/e", "symlink": true}, "$PWD/f"
+            ],
+            "download": [{"uri": "http://h/x", "filepath": "x"}]
+        }}"#);
+    assert_eq!(config.filename, Some(PathBuf::from("bin/p")));
+    let expected = [
+        ("filename", "bin/p"),
+        ("allowed_paths[1]", "b"),
+        ("allowed_paths[2]", "c"),
+        ("download[0].filepath", "x"),
+    ];
+    let mut told = texts(&warnings);
+    told.sort();
+    let mut expected = expected.map(|(key, path)| {
+        format!(
+            "program \"p\": setting {key:?}: {path:?} is relative to varnishd's working directory, \
+             \"/work\"; an absolute path is the same everywhere"
+        )
+    });
+    expected.sort();
+    assert_eq!(told, expected);
+}
+
+#[test]
 fn an_expansion_without_value_is_an_error_that_names_it() {
     let document = Document::parse_after(
         r#"{"p": {"filename": "$HOME/p"}}"#,
