@@ -7,6 +7,7 @@ import tinykvm;
 backend default none;
 
 sub vcl_init {
+	# $PWD is varnishd's working directory: varnishd -n. Put the program there, or write where it is.
 	tinykvm.configure("hello", """{
 		"filename": "$PWD/hello",
 		"concurrency": 4,

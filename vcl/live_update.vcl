@@ -18,8 +18,9 @@ acl ci {
 }
 
 sub vcl_init {
-	# $PWD is varnishd's working directory. A build is kept in "filename", if varnishd's child may
-	# write there. Without a "key" a program has no live updates.
+	# $PWD is varnishd's working directory: varnishd -n. Put the program there, or write where it is.
+	# A build is kept in "filename", if varnishd's child may write there. Without a "key" a program has
+	# no live updates.
 	tinykvm.configure("hello", """{
 		"filename": "$PWD/hello",
 		"key": "change me"

@@ -1,6 +1,9 @@
 vcl 4.1;
 
-# Request bodies: passed on as they come, or kept to be sent again.
+# Request bodies: passed on as they come, or kept to be sent again. The program is examples/hello,
+# which answers a POST with its body:
+#
+#	gcc -static -O2 -I guest/c/include -o hello examples/hello/hello.c
 
 import std;
 import tinykvm;
@@ -8,6 +11,7 @@ import tinykvm;
 backend default none;
 
 sub vcl_init {
+	# $PWD is varnishd's working directory: varnishd -n. Put the program there, or write where it is.
 	tinykvm.configure("hello", """{ "filename": "$PWD/hello" }""");
 }
 

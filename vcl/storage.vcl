@@ -1,14 +1,20 @@
+vcl 4.1;
+
 # A program that remembers: examples/counter.
 #
-#   gcc -static -O2 -I guest/c/include -o counter examples/counter/counter.c
+#	gcc -static -O2 -I guest/c/include -o counter examples/counter/counter.c
 #
-# Its counters are in a VM of their own, which is never reset. They survive live updates by the program's own
-# callbacks, and restarts of Varnish in the file counter.state.
-vcl 4.1;
+# Its counters are in a VM of their own, which is never reset. They survive live updates by the
+# program's own callbacks, and restarts of Varnish in a file beside the program.
+
 import tinykvm;
+
 backend default none;
 
 sub vcl_init {
+	# $PWD is varnishd's working directory: varnishd -n. Put the program there, or write where it is.
+	# Its state is in counter.state beside it. Where varnishd's child may not make files, make that one
+	# for it: install -m 644 -o vcache /dev/null counter.state
 	tinykvm.configure("counter", """{
 		"filename": "$PWD/counter",
 		"storage": true,
