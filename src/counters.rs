@@ -132,7 +132,11 @@ struct Set(NonNull<ffi::tk_counters>);
 unsafe impl Send for Set {}
 
 impl Set {
+    /// Later, where few descriptors are left: varnishd ends where it does not get those it needs.
     fn new(program: Option<&str>) -> Option<Self> {
+        if runtime::descriptors_are_scarce() {
+            return None;
+        }
         let name = program.map(shown);
         let name = name.as_ref().map_or(ptr::null(), |name| name.as_ptr());
         // SAFETY: null or a text that is read during the call.

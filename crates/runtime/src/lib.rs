@@ -46,7 +46,7 @@ pub use recorded::Recorded;
 pub use request_abi::Request;
 pub use reservation::Reservation;
 pub use response::{ContentType, Response};
-pub use sandbox::{Region, Use};
+pub use sandbox::{Region, Use, descriptors_are_scarce};
 pub use source::Binaries;
 pub use storage::HandOverError;
 pub use stream::PullError;

@@ -6,6 +6,7 @@ mod address;
 mod arith;
 mod boot;
 mod deadline;
+mod descriptors;
 pub mod elf;
 mod entry;
 mod fault;
@@ -22,6 +23,7 @@ mod vm;
 
 pub use address::{GuestPhys, GuestVirt, PAGE_SIZE};
 pub use boot::{BootConfig, BootError, MainVm};
+pub use descriptors::descriptors_are_scarce;
 pub use fault::Fault;
 pub use hypercalls::{Action, Hypercalls, VmCall};
 pub use image::{Image, RequestLimits};

@@ -12,8 +12,11 @@
  *   /wild/FIRST/LAST/VALUE                          the hypercalls of a range, VALUE in all arguments
  *   /port/NUMBER                                    a byte to another I/O port
  *   /log/COUNT /stderr/COUNT                        floods
+ *   /descriptors                                    opens as many files as it can
  */
 #include "kvm_api.h"
+#include <errno.h>
+#include <fcntl.h>
 #include <signal.h>
 #include <sys/mman.h>
 #include <unistd.h>
@@ -186,6 +189,12 @@ static void on_get(const char *url, const char *arg)
 	}
 	if (is(url, "port", v))
 		__asm__ volatile("outb %%al, %%dx" :: "a"(0), "d"((uint16_t)v[0]));
+	if (is(url, "descriptors", v)) {
+		int count = 0;
+		while (open("/proc/self/exe", O_RDONLY) >= 0)
+			count++;
+		snprintf(text, sizeof(text), "%d and %s\n", count, errno == ENFILE ? "ENFILE" : strerror(errno));
+	}
 	if (is(url, "log", v)) {
 		for (uint64_t i = 0; i < v[0]; i++)
 			vlogf("line %lu of a flood", i);

@@ -36,6 +36,12 @@ pub enum HostError {
     /// Something that every CPU of the last ten years has is missing.
     #[error("this CPU (or its KVM) lacks {0}, which every program needs")]
     Missing(&'static str),
+    /// The rest is for varnishd's clients.
+    #[error(
+        "this process may have {limit} file descriptors, and three quarters are taken: raise that \
+         (ulimit -n, LimitNOFILE= of systemd)"
+    )]
+    Descriptors { limit: u64 },
     /// A VM did something that no guest should be able to cause.
     #[error("a VM stopped in a way that no program should be able to cause: {0}")]
     Broken(String),

@@ -12,6 +12,7 @@ use kvm_ioctls::{SyncReg, VcpuExit, VcpuFd, VmFd};
 
 use super::host::{Host, HostError};
 use super::system;
+use crate::descriptors::{self, Holder};
 use crate::layout;
 use crate::memory::Memory;
 use tinykvm_sys::abi;
@@ -56,6 +57,10 @@ impl Vcpu {
         let cpu = vm
             .create_vcpu(0)
             .map_err(HostError::call("KVM_CREATE_VCPU"))?;
+        if !Holder::Machine.may_keep(&cpu) {
+            let limit = descriptors::limit();
+            return Err(HostError::Descriptors { limit });
+        }
         let mut vcpu = Self {
             cpu,
             vm,

@@ -10,6 +10,7 @@ use super::fds::{Device, HostDirectory, HostFile, Kind};
 use super::paths::{Use, normalise, open_host};
 use super::{Answer, Call, Errno, Stop, files, refuse, status};
 use crate::address::GuestVirt;
+use crate::descriptors::Holder;
 
 /// As on Linux, with the NUL.
 const PATH_MAX: usize = 4096;
@@ -151,6 +152,9 @@ fn open_at(call: &mut Call<'_>, dirfd: i32, path: u64, flags: i32, mode: u32) ->
             }
             let mode = mode & 0o777 & !call.process.umask;
             let file = open_host(&host, passed, mode)?;
+            if !Holder::Guest.may_keep(&file) {
+                return refuse(libc::ENFILE);
+            }
             host_kind(call, file, name.path, flags)?
         }
     };
