@@ -40,6 +40,8 @@ enum Failure {
         "program {program}: no room for the response headers: raise workspace_backend or http_max_hdr"
     )]
     Workspace { program: String },
+    #[error("program {program} is sick: backend.set_health says so")]
+    Sick { program: String },
 }
 
 /// `gethdrs` of the director: 0 when the response headers are in beresp.
@@ -73,7 +75,16 @@ unsafe extern "C" fn tk_rs_get_headers(
             );
             return -1;
         };
-        match answer(ctx, call) {
+        // SAFETY: a valid context and the director that it is for.
+        let healthy = unsafe { ffi::tk_director_healthy(ctx.raw(), director) } != 0;
+        let outcome = if healthy {
+            answer(ctx, call)
+        } else {
+            Err(Failure::Sick {
+                program: call.name().to_owned(),
+            })
+        };
+        match outcome {
             Ok(held) => {
                 task.answer = Some(held);
                 0

@@ -92,6 +92,7 @@ const char *tk_strand(const struct strands *, size_t);
 
 /* director.c */
 const struct director *tk_director_new(const struct vrt_ctx *, const char *name);
+int tk_director_healthy(const struct vrt_ctx *, const struct director *);
 void tk_director_delete(const struct director *);
 
 /* counters.c */

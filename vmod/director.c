@@ -46,6 +46,14 @@ tk_director_new(VRT_CTX, const char *name)
 	return (dir);
 }
 
+/* varnishd fetches from sick directors too: it leaves the question to them. */
+int
+tk_director_healthy(VRT_CTX, VCL_BACKEND dir)
+{
+
+	return (VRT_Healthy(ctx, dir, NULL));
+}
+
 void
 tk_director_delete(VCL_BACKEND dir)
 {
