@@ -73,7 +73,10 @@ pub(crate) fn deliver(
         refused.is_none()
     });
     match (end, refused) {
-        (End::Done, None) => Ok(reservation.end_body(exchange)?),
+        (End::Done, None) => {
+            exchange.body_ended();
+            Ok(reservation.end_body(exchange)?)
+        }
         (_, Some(error)) => Err(Undelivered::Refused(error)),
         (End::Broken, None) => Err(Undelivered::Broken),
         _ => Err(Undelivered::Bug),

@@ -117,6 +117,10 @@ unsafe extern "C" fn tk_rs_finish(ctx: *const ffi::vrt_ctx, _director: *const ff
 
 fn answer(ctx: Context<'_>, call: &Call) -> Result<Held, Failure> {
     let mut messages = Messages::new(ctx).with_home(&call.home);
+    // With a body it begins behind that, as with any backend: clients take their time.
+    if body::announced(ctx).is_none() {
+        messages.await_first_byte();
+    }
     let method = messages.request_method();
     let opening = Opening {
         method,

@@ -4,10 +4,13 @@
 //! error instead, and the task goes on. The field that tells how many self-requests have led here is
 //! not seen, set or taken away by guests; those that say where a body ends are not set or taken away.
 
-use std::{sync::Arc, time::Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use runtime::outgoing::{Cause, Outgoing, SelfRequests, depth_field, is_depth_field};
-use runtime::{Cacheability, Exchange, FieldError, Severity, Side};
+use runtime::{Cacheability, Deadline, Exchange, FieldError, Limit, Severity, Side};
 
 use crate::{
     context::{Context, Place, workspace_bytes},
@@ -20,6 +23,8 @@ use crate::{
 pub(crate) struct Messages<'a> {
     ctx: Context<'a>,
     home: Option<Arc<SelfRequests>>,
+    /// When `bereq.first_byte_timeout` ends, once it has begun.
+    first_byte: Option<Instant>,
     /// What the guest last said about the lifetime of its response.
     pub(crate) cacheability: Option<Cacheability>,
     /// An answer of the same task whose request VM others may need.
@@ -42,6 +47,7 @@ impl<'a> Messages<'a> {
         Self {
             ctx,
             home: None,
+            first_byte: None,
             cacheability: None,
             answer: None,
         }
@@ -53,6 +59,17 @@ impl<'a> Messages<'a> {
             home: Some(Arc::clone(home)),
             ..self
         }
+    }
+
+    /// In a director: `bereq.first_byte_timeout` begins, if VCL has set it.
+    pub(crate) fn await_first_byte(&mut self) {
+        // SAFETY: a valid context of a backend task.
+        let seconds = unsafe { ffi::tk_first_byte_timeout(self.ctx.raw()) };
+        // Not a number where VCL has set none; 0 means none as well.
+        self.first_byte = Duration::try_from_secs_f64(seconds)
+            .ok()
+            .filter(|time| !time.is_zero())
+            .and_then(|time| Instant::now().checked_add(time));
     }
 
     /// Before a request VM is waited for, the one of `answer` is given back.
@@ -251,9 +268,19 @@ impl Exchange for Messages<'_> {
         }
     }
 
-    fn deadline(&self) -> Option<Instant> {
+    fn deadline(&self) -> Option<Deadline> {
+        let ends = |limit| move |at| Deadline { at, limit };
+        let first_byte = self.first_byte.map(ends(Limit::FirstByteTimeout));
         // What is made for the cache is of use to others as well.
-        self.cause().deadline.filter(|_| self.is_private())
+        let asker = self.cause().deadline.filter(|_| self.is_private());
+        match asker.map(ends(Limit::Asker)) {
+            Some(asker) => Some(asker.or_earlier(first_byte)),
+            None => first_byte,
+        }
+    }
+
+    fn body_ended(&mut self) {
+        self.await_first_byte();
     }
 
     fn outgoing(&self) -> Outgoing {

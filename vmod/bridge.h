@@ -119,6 +119,8 @@ int tk_request_has_body(const struct vrt_ctx *);
 /* What the request says about the length of its body; negative: nothing. */
 int64_t tk_request_length(const struct vrt_ctx *);
 int tk_request_body(const struct vrt_ctx *, void *sink);
+/* In seconds; not a number, or 0, where VCL has set none. */
+double tk_first_byte_timeout(const struct vrt_ctx *);
 /* Announces the response; `source` is handed to tk_rs_body_open() and tk_rs_body_pull(). */
 int tk_respond(const struct vrt_ctx *, unsigned status, int has_body, int64_t length,
     void *source);

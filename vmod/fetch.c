@@ -31,6 +31,14 @@ tk_request_has_body(VRT_CTX)
 	return (bo->req != NULL && bo->req->req_body_status != BS_NONE);
 }
 
+/* Not VRT_r_bereq_first_byte_timeout(): newer versions answer the parameter where VCL says nothing. */
+double
+tk_first_byte_timeout(VRT_CTX)
+{
+
+	return (task(ctx)->first_byte_timeout);
+}
+
 int64_t
 tk_request_length(VRT_CTX)
 {

@@ -7,7 +7,7 @@
 
 use sandbox::{AccessError, GuestVirt, MapError, Place, Protection, Vm};
 
-use crate::request_abi::Content;
+use crate::{exchange::Limit, request_abi::Content};
 
 /// Bodies up to this size lie in the request area, where they cost no mapping.
 const SMALL: u64 = 64 << 10;
@@ -32,8 +32,11 @@ pub enum BodyError {
     #[error("the program was given {len} bytes of it and took {returned}")]
     NotTaken { returned: i64, len: u64 },
     /// The program failed while it took a part.
-    #[error("the program failed while it took it: {told}{}", if *timed_out { " (max_request_time)" } else { "" })]
-    Failed { told: String, timed_out: bool },
+    #[error("the program failed while it took it: {told}{}", out_of_time.map(|limit| format!(" ({limit})")).unwrap_or_default())]
+    Failed {
+        told: String,
+        out_of_time: Option<Limit>,
+    },
     /// A part came before the request that it belongs to.
     #[error("it came before its request")]
     NotBegun,

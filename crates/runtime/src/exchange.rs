@@ -4,7 +4,10 @@
 //! Texts that reach an implementation are checked before (`fields.rs`): an implementation never
 //! sees a field with a line break or another control character in it.
 
-use std::time::{Duration, Instant};
+use std::{
+    fmt,
+    time::{Duration, Instant},
+};
 
 use crate::outgoing::Outgoing;
 
@@ -38,6 +41,43 @@ pub struct Cacheability {
     pub ttl: Duration,
     pub grace: Duration,
     pub keep: Duration,
+}
+
+/// What ends a wait, or a guest call. The log says which.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Limit {
+    MaxRequestTime,
+    MaxQueueTime,
+    /// What VCL says for this fetch.
+    FirstByteTimeout,
+    /// The program whose self-request this is waits no longer.
+    Asker,
+}
+
+impl fmt::Display for Limit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::MaxRequestTime => "max_request_time",
+            Self::MaxQueueTime => "max_queue_time",
+            Self::FirstByteTimeout => "bereq.first_byte_timeout",
+            Self::Asker => "the time of the program that asked for this",
+        })
+    }
+}
+
+/// When something ends, and why then.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Deadline {
+    pub at: Instant,
+    pub limit: Limit,
+}
+
+impl Deadline {
+    /// The earlier one; of two that are equal this one.
+    #[must_use]
+    pub fn or_earlier(self, other: Option<Self>) -> Self {
+        other.filter(|other| other.at < self.at).unwrap_or(self)
+    }
 }
 
 /// What kind of log line it is.
@@ -75,14 +115,24 @@ pub trait Exchange: Send {
     /// `false` when the transaction has no object to be cached.
     fn set_cacheable(&mut self, how: Cacheability) -> bool;
     /// When whoever causes this request stops waiting for it, if that is known.
-    fn deadline(&self) -> Option<Instant> {
+    fn deadline(&self) -> Option<Deadline> {
         None
     }
     /// The end of something that may take so long, or when nobody waits for it any more.
     fn deadline_within(&self, most: Duration) -> Instant {
         let own = Instant::now() + most;
-        self.deadline().map_or(own, |one| one.min(own))
+        self.deadline().map_or(own, |one| one.at.min(own))
     }
+    /// The end of a guest call that may take so long.
+    fn call_deadline(&self, max_request_time: Duration) -> Deadline {
+        let own = Deadline {
+            at: Instant::now() + max_request_time,
+            limit: Limit::MaxRequestTime,
+        };
+        own.or_earlier(self.deadline())
+    }
+    /// The request body is whole: whoever waits for the answer counts from here.
+    fn body_ended(&mut self) {}
     /// Where requests go that this one causes.
     fn outgoing(&self) -> Outgoing {
         Outgoing::default()

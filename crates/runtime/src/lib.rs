@@ -38,7 +38,7 @@ mod vcl;
 mod warming;
 
 pub use body::BodyError;
-pub use exchange::{Cacheability, Exchange, FieldError, Say, Severity, Side};
+pub use exchange::{Cacheability, Deadline, Exchange, FieldError, Limit, Say, Severity, Side};
 pub use instance::StartError;
 pub use program::{Phase, Program, ReserveError};
 pub use recipe::{Recipe, Source, Threads, Voice, Warming};

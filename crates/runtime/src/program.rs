@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex, RwLock};
 
-use crate::exchange::Severity;
+use crate::exchange::{Deadline, Limit, Severity};
 use crate::figures::{self, Account};
 use crate::instance::{Instance, StartError};
 use crate::journal;
@@ -61,12 +61,20 @@ impl Phase {
 pub enum ReserveError {
     #[error("program {program} did not start: {reason}")]
     NotStarted { program: String, reason: Arc<str> },
-    #[error("program {program} has been starting for {waited:.1?}, longer than max_queue_time")]
-    StillLoading { program: String, waited: Duration },
+    #[error("program {program} has been starting for {waited:.1?}, longer than {limit}")]
+    StillLoading {
+        program: String,
+        waited: Duration,
+        limit: Limit,
+    },
     #[error(
-        "program {program}: no request VM became free within {waited:.1?} (max_queue_time); raise concurrency"
+        "program {program}: no request VM became free within {waited:.1?} ({limit}); raise concurrency"
     )]
-    TimedOut { program: String, waited: Duration },
+    TimedOut {
+        program: String,
+        waited: Duration,
+        limit: Limit,
+    },
     #[error(
         "program {program}: no request VM became free within {waited:.1?}, longer than the program waits that asked for this; a program that asks for itself needs more concurrency"
     )]
@@ -203,7 +211,7 @@ impl Program {
     /// As `reserve`, for a caller who does not wait beyond `deadline`.
     pub fn reserve_before(
         self: &Arc<Self>,
-        deadline: Option<Instant>,
+        deadline: Option<Deadline>,
     ) -> Result<Reservation, ReserveError> {
         match self.try_reserve() {
             Some(reservation) => Ok(reservation),
@@ -220,25 +228,31 @@ impl Program {
 
     fn reserve_patiently(
         self: &Arc<Self>,
-        callers: Option<Instant>,
+        callers: Option<Deadline>,
     ) -> Result<Reservation, ReserveError> {
         let begun = Instant::now();
-        let ours = begun + self.patience;
-        let deadline = callers.map_or(ours, |callers| callers.min(ours));
+        let ours = Deadline {
+            at: begun + self.patience,
+            limit: Limit::MaxQueueTime,
+        };
+        let deadline = ours.or_earlier(callers);
         let program = || self.name.clone();
         let mut moved = false;
         loop {
             let instance = self.instance(begun, deadline)?;
-            let left = deadline.saturating_duration_since(Instant::now());
+            let left = deadline.at.saturating_duration_since(Instant::now());
             match instance.take(left, moved) {
                 Ok(slot) => return Ok(Reservation::new(slot, instance)),
                 Err(Busy::QueueFull) => return Err(ReserveError::QueueFull { program: program() }),
                 Err(Busy::TimedOut) => {
                     let (program, waited) = (program(), begun.elapsed());
-                    return Err(if deadline == ours {
-                        ReserveError::TimedOut { program, waited }
-                    } else {
-                        ReserveError::CallerLeft { program, waited }
+                    return Err(match deadline.limit {
+                        Limit::Asker => ReserveError::CallerLeft { program, waited },
+                        limit => ReserveError::TimedOut {
+                            program,
+                            waited,
+                            limit,
+                        },
                     });
                 }
                 Err(Busy::Closed) => {
@@ -253,7 +267,7 @@ impl Program {
     fn instance(
         self: &Arc<Self>,
         begun: Instant,
-        deadline: Instant,
+        deadline: Deadline,
     ) -> Result<Arc<Instance>, ReserveError> {
         let mut life = self.life.lock();
         loop {
@@ -274,9 +288,14 @@ impl Program {
                     continue;
                 }
             }
-            if self.changed.wait_until(&mut life, deadline).timed_out() {
+            if self.changed.wait_until(&mut life, deadline.at).timed_out() {
                 let (program, waited) = (self.name.clone(), begun.elapsed());
-                return Err(ReserveError::StillLoading { program, waited });
+                let limit = deadline.limit;
+                return Err(ReserveError::StillLoading {
+                    program,
+                    waited,
+                    limit,
+                });
             }
         }
     }

@@ -1,8 +1,6 @@
 //! An HTTP transaction in memory, for tests and the command line.
 
-use std::time::Instant;
-
-use crate::exchange::{Cacheability, Exchange, FieldError, Severity, Side};
+use crate::exchange::{Cacheability, Deadline, Exchange, FieldError, Severity, Side};
 use crate::outgoing::Outgoing;
 
 /// A transaction whose tables are vectors.
@@ -16,7 +14,7 @@ pub struct Recorded {
     /// Entries that each table can hold.
     pub max_fields: usize,
     /// When whoever causes it stops waiting.
-    pub deadline: Option<Instant>,
+    pub deadline: Option<Deadline>,
     /// Where requests go that it causes.
     pub outgoing: Outgoing,
 }
@@ -130,7 +128,7 @@ impl Exchange for Recorded {
         true
     }
 
-    fn deadline(&self) -> Option<Instant> {
+    fn deadline(&self) -> Option<Deadline> {
         self.deadline
     }
 

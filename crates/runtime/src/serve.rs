@@ -90,13 +90,14 @@ impl Slot {
             .input_bytes
             .add(self.body.map_or(0, |body| body.len()));
 
+        let deadline = exchange.call_deadline(instance.max_request_time());
         let begun = cpu_time();
         let mut kind = "no call";
         let first = if self.answered_early() {
             kind = STREAM_POST;
             Ok(())
         } else {
-            self.deliver(instance, request, exchange, &mut kind)
+            self.deliver(instance, request, exchange, deadline.at, &mut kind)
         };
         // Each look at this clock is a system call.
         let spent = cpu_time().saturating_sub(begun);
@@ -110,13 +111,17 @@ impl Slot {
             Err(failure) => {
                 self.counters.exception_cpu_time.add_time(spent);
                 self.count(&failure, &mut response);
-                let setting = match failure {
-                    Failure::Guest(Fault::TimedOut) => " (max_request_time)",
-                    Failure::Guest(Fault::OutOfMemory { .. }) => " (max_request_memory)",
-                    _ => "",
-                };
                 let text = self.describe(&failure);
-                let line = format!("{}: {text}{setting}", instance.name());
+                let name = instance.name();
+                let line = match failure {
+                    Failure::Guest(Fault::TimedOut) => {
+                        format!("{name}: {text} ({})", deadline.limit)
+                    }
+                    Failure::Guest(Fault::OutOfMemory { .. }) => {
+                        format!("{name}: {text} (max_request_memory)")
+                    }
+                    _ => format!("{name}: {text}"),
+                };
                 exchange.log(Severity::Error, line.as_bytes());
                 self.second_chance(instance, request, exchange, &failure, &mut response)
             }
@@ -163,6 +168,7 @@ impl Slot {
         instance: &Instance,
         request: &Request<'_>,
         exchange: &mut dyn Exchange,
+        deadline: Instant,
         kind: &mut &'static str,
     ) -> Result<(), Failure> {
         let content = self.body.and_then(|body| body.content());
@@ -175,7 +181,6 @@ impl Slot {
             content_type,
             ..*request
         };
-        let deadline = exchange.deadline_within(instance.max_request_time());
         let way = self.way(instance, content)?;
         *kind = way.name();
         let exit = match way {

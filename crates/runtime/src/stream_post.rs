@@ -13,7 +13,7 @@
 use sandbox::{Exit, Fault, GuestVirt};
 
 use crate::body::{Body, BodyError};
-use crate::exchange::Exchange;
+use crate::exchange::{Exchange, Limit};
 use crate::hypercalls::Entry;
 use crate::instance::Instance;
 use crate::request_abi::{Request, Strings};
@@ -172,21 +172,21 @@ impl Slot {
             len,
             inflow.told,
         ];
+        let deadline = exchange.call_deadline(instance.max_request_time());
         // Of a program that is not ephemeral and waits in its loop: it goes on from there.
         let waits = match self.lasting.waits() {
             true => Some(
                 self.vm
                     .regs_behind_call()
-                    .map_err(|fault| self.taker_failed(&fault))?,
+                    .map_err(|fault| self.taker_failed(&fault, deadline.limit))?,
             ),
             false => None,
         };
-        let deadline = exchange.deadline_within(instance.max_request_time());
         let exit = self
             .run(instance, exchange, |vm, scene| {
-                vm.call(function, &arguments, deadline, scene)
+                vm.call(function, &arguments, deadline.at, scene)
             })
-            .map_err(|fault| self.taker_failed(&fault))?;
+            .map_err(|fault| self.taker_failed(&fault, deadline.limit))?;
         match exit {
             Exit::Returned { rax, .. } if rax == len => {}
             Exit::Returned { rax, .. } => {
@@ -196,7 +196,8 @@ impl Slot {
             Exit::Stopped(_) if self.desk.answer.status().is_some() => inflow.answered = true,
             Exit::Stopped(_) => {
                 let message = "the program stopped while it took the body";
-                return Err(self.taker_failed(&Fault::Misuse(message.to_owned())));
+                let fault = Fault::Misuse(message.to_owned());
+                return Err(self.taker_failed(&fault, deadline.limit));
             }
         }
         if let (Exit::Returned { .. }, Some(waits)) = (exit, waits) {
@@ -208,14 +209,14 @@ impl Slot {
         Ok(())
     }
 
-    fn taker_failed(&mut self, fault: &Fault) -> BodyError {
+    fn taker_failed(&mut self, fault: &Fault, limit: Limit) -> BodyError {
         self.count_fault(fault);
         if matches!(fault, Fault::Machine(_)) {
             self.state = State::Poisoned;
         }
         BodyError::Failed {
             told: self.vm.image().describe(fault),
-            timed_out: matches!(fault, Fault::TimedOut),
+            out_of_time: matches!(fault, Fault::TimedOut).then_some(limit),
         }
     }
 }

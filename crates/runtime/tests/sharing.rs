@@ -7,7 +7,10 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use runtime::{Binaries, Phase, Program, Recipe, Recorded, ReserveError, Source, Threads, Warming};
+use runtime::{
+    Binaries, Deadline, Limit, Phase, Program, Recipe, Recorded, ReserveError, Source, Threads,
+    Warming,
+};
 use support::{BOTH, Fixed, get, post, program_with};
 
 #[test]
@@ -90,6 +93,24 @@ fn a_caller_gets_no_vm_while_all_are_held_and_one_when_one_comes_back() {
         hello.statistics().unwrap()["program"]["reservation_timeouts"],
         1
     );
+}
+
+#[test]
+fn a_caller_waits_no_longer_than_its_own_time_and_is_told_whose_that_was() {
+    let hello = program_with("hello", Threads::AsHostLikes, |recipe| {
+        recipe.concurrency = 1
+    });
+    let _held = hello.reserve().unwrap();
+    for (limit, told) in [
+        (Limit::FirstByteTimeout, "(bereq.first_byte_timeout)"),
+        (Limit::Asker, "longer than the program waits that asked"),
+    ] {
+        let at = Instant::now() + Duration::from_millis(50);
+        let error = hello.reserve_before(Some(Deadline { at, limit }));
+        let error = error.unwrap_err().to_string();
+        assert!(error.contains(told), "{error}");
+        assert!(Instant::now() >= at);
+    }
 }
 
 #[test]

@@ -8,7 +8,7 @@ use std::convert::Infallible;
 use std::sync::Arc;
 
 use runtime::chain::{Chain, Item, Link, Opening};
-use runtime::{BodyError, Exchange, Program, Recorded, Request, Reservation, Threads};
+use runtime::{BodyError, Exchange, Limit, Program, Recorded, Request, Reservation, Threads};
 use support::{BOTH, Reply, finish, program, program_with};
 
 const MIB: u64 = 1 << 20;
@@ -236,7 +236,7 @@ fn taking_a_part_ends_at_the_request_limit() {
         matches!(
             error,
             BodyError::Failed {
-                timed_out: true,
+                out_of_time: Some(Limit::MaxRequestTime),
                 ..
             }
         ),
