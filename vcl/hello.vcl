@@ -6,6 +6,11 @@ import tinykvm;
 
 backend default none;
 
+# Who may see /stats, which tells names of programs and how busy they are.
+acl observers {
+	"localhost";
+}
+
 sub vcl_init {
 	# $PWD is varnishd's working directory: varnishd -n. Put the program there, or write where it is.
 	if (!tinykvm.configure("hello", """{
@@ -18,6 +23,10 @@ sub vcl_init {
 
 sub vcl_recv {
 	if (req.url == "/stats") {
+		# What a program of this machine asks for has the second field.
+		if (client.ip !~ observers || req.http.X-TinyKVM-Depth) {
+			return (synth(403));
+		}
 		return (synth(200));
 	}
 }
@@ -32,7 +41,7 @@ sub vcl_backend_response {
 }
 
 sub vcl_synth {
-	if (req.url == "/stats") {
+	if (req.url == "/stats" && resp.status == 200) {
 		set resp.http.Content-Type = "application/json";
 		set resp.body = tinykvm.stats("", 2);
 		return (deliver);

@@ -1,6 +1,7 @@
 vcl 4.1;
 
-# GET /metrics for Prometheus. Include it in a VCL, before its own vcl_recv and vcl_synth.
+# GET /metrics for Prometheus. It has no backend and does not load alone: include it in a VCL, before
+# its own vcl_recv and vcl_synth.
 
 import tinykvm;
 
@@ -11,7 +12,8 @@ acl tinykvm_metrics {
 
 sub vcl_recv {
 	if (req.url == "/metrics") {
-		if (client.ip !~ tinykvm_metrics) {
+		# What a program of this machine asks for has the second field.
+		if (client.ip !~ tinykvm_metrics || req.http.X-TinyKVM-Depth) {
 			return (synth(403));
 		}
 		return (synth(200));

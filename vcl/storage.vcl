@@ -11,6 +11,11 @@ import tinykvm;
 
 backend default none;
 
+# Who may see /stats.
+acl observers {
+	"localhost";
+}
+
 sub vcl_init {
 	# $PWD is varnishd's working directory: varnishd -n. Put the program there, or write where it is.
 	# Its state is in counter.state beside it. Where varnishd's child may not make files, make that one
@@ -24,6 +29,10 @@ sub vcl_init {
 
 sub vcl_recv {
 	if (req.url == "/stats") {
+		# What a program of this machine asks for has the second field.
+		if (client.ip !~ observers || req.http.X-TinyKVM-Depth) {
+			return (synth(403));
+		}
 		return (synth(200));
 	}
 	return (pass);
@@ -34,7 +43,9 @@ sub vcl_backend_fetch {
 }
 
 sub vcl_synth {
-	set resp.http.content-type = "application/json";
-	set resp.body = tinykvm.stats("counter", 2);
-	return (deliver);
+	if (req.url == "/stats" && resp.status == 200) {
+		set resp.http.Content-Type = "application/json";
+		set resp.body = tinykvm.stats("counter", 2);
+		return (deliver);
+	}
 }
