@@ -40,7 +40,7 @@ case ${1:-} in
     put 644 "$built/libvmod_tinykvm.so" "$modules"
     put 644 "$built/vmod_tinykvm.3" "$manuals"
     put 644 guest/c/include/kvm_api.h "$headers"
-    for file in vcl/*.vcl; do put 644 "$file" "$examples"; done
+    for file in vcl/*.vcl examples/*/*.c; do put 644 "$file" "$examples"; done
     ;;
   uninstall)
     rm -f "$modules/libvmod_tinykvm.so" "$manuals/vmod_tinykvm.3"

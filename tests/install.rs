@@ -80,15 +80,18 @@ fn what_is_installed_is_complete_and_is_gone_after_uninstall() {
     let done = make("install", &built.0, &destination.0);
     assert!(done.status.success(), "{done:?}");
 
-    let mut expected: BTreeSet<String> = fs::read_dir(root().join("vcl"))
-        .unwrap()
-        .flatten()
-        .map(|entry| {
-            let name = entry.file_name().into_string().unwrap();
-            format!("/opt/tinykvm/share/doc/libvmod-tinykvm/examples/{name}")
-        })
+    let mut expected: BTreeSet<String> = files(&root().join("vcl"))
+        .union(&files(&root().join("examples")))
+        .filter_map(|path| path.rsplit('/').next())
+        .map(|name| format!("/opt/tinykvm/share/doc/libvmod-tinykvm/examples/{name}"))
         .collect();
-    assert!(expected.len() > 2);
+    for example in ["hello.vcl", "metrics.vcl", "hello.c", "counter.c"] {
+        assert!(
+            expected
+                .iter()
+                .any(|path| path.ends_with(&format!("/{example}")))
+        );
+    }
     expected.insert(format!("{VMODS}/libvmod_tinykvm.so"));
     expected.insert("/opt/tinykvm/share/man/man3/vmod_tinykvm.3".to_owned());
     expected.insert("/opt/tinykvm/include/tinykvm/kvm_api.h".to_owned());

@@ -1,8 +1,12 @@
 vcl 4.1;
 
-# A program that remembers: examples/counter.
+# A program that remembers: examples/counter. In the repository:
 #
 #	gcc -static -O2 -I guest/c/include -o counter examples/counter/counter.c
+#
+# Where this file is installed, with counter.c beside it (PREFIX as in `make install`):
+#
+#	gcc -static -O2 -I /usr/local/include/tinykvm -o counter counter.c
 #
 # Its counters are in a VM of their own, which is never reset. They survive live updates by the
 # program's own callbacks, and restarts of Varnish in a file beside the program.
