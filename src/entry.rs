@@ -6,10 +6,7 @@ use std::{
     ptr, thread,
 };
 
-use runtime::{
-    chain::{Item, Link},
-    config::ConfigError,
-};
+use runtime::chain::{Item, Link};
 
 use crate::{
     context::{Context, Place, strands, string},
@@ -182,7 +179,7 @@ unsafe extern "C" fn vmod_library(ctx: Ctx, vcl: Priv, uri: Text) -> c_uint {
                 warn(ctx, &warnings);
                 YES
             }
-            Ok(Err(error @ ConfigError::Library { .. })) => {
+            Ok(Err(error)) if error.is_fetch() => {
                 warn(ctx, &[format!("library(): {error}")]);
                 NO
             }
@@ -277,8 +274,7 @@ unsafe extern "C" fn vmod_start(
                 } else {
                     program.start_debugged();
                 }
-                // A reservation is what waits for the start.
-                let waited = (asynchronous == 0).then(|| program.reserve().map(drop));
+                let waited = (asynchronous == 0).then(|| state.vcl.await_start(&program));
                 waited.unwrap_or(Ok(())).map_err(|error| error.to_string())
             }
         };

@@ -231,8 +231,12 @@ unsafe extern "C" fn vmod_live_update_file(
             ));
             return NO;
         };
-        let most = updatable.max_time();
-        let result = updatable.within(most, move |updatable| updatable.update_from(&path));
+        let update = move |updatable: &Updatable| updatable.update_from(&path);
+        let result = if ctx.place() == Place::Init {
+            updatable.within_budget(state.vcl.budget(), update)
+        } else {
+            updatable.within(updatable.max_time(), update)
+        };
         if let Err(error) = &result {
             let name = lossy(name);
             let text = format!("tinykvm.live_update_file({name}): {error}");

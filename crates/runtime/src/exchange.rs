@@ -52,6 +52,8 @@ pub enum Limit {
     FirstByteTimeout,
     /// The program whose self-request this is waits no longer.
     Asker,
+    /// What the load of a VCL may wait.
+    VclInit,
 }
 
 impl fmt::Display for Limit {
@@ -61,6 +63,7 @@ impl fmt::Display for Limit {
             Self::MaxQueueTime => "max_queue_time",
             Self::FirstByteTimeout => "bereq.first_byte_timeout",
             Self::Asker => "the time of the program that asked for this",
+            Self::VclInit => "the time that vcl_init has",
         })
     }
 }

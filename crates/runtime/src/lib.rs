@@ -2,6 +2,7 @@
 
 mod announce;
 mod body;
+mod budget;
 pub mod chain;
 pub mod config;
 mod exchange;
@@ -38,6 +39,7 @@ mod vcl;
 mod warming;
 
 pub use body::BodyError;
+pub use budget::{Budget, OutOfTime};
 pub use exchange::{Cacheability, Deadline, Exchange, FieldError, Limit, Say, Severity, Side};
 pub use instance::StartError;
 pub use program::{Phase, Program, ReserveError};
@@ -51,4 +53,4 @@ pub use source::Binaries;
 pub use storage::HandOverError;
 pub use stream::PullError;
 pub use update::{StateMoved, Stored, UpdateError, Updated};
-pub use vcl::{Denied, Updatable, Vcl};
+pub use vcl::{AwaitError, Denied, Updatable, Vcl};

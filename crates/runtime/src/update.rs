@@ -21,6 +21,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::{Mutex, MutexGuard};
 
+use crate::budget::OutOfTime;
 use crate::exchange::Severity;
 use crate::hypercalls::Entry;
 use crate::instance::{Instance, StartError};
@@ -89,6 +90,9 @@ pub enum UpdateError {
     /// Nobody waits for it any longer. It goes on.
     #[error("the update is still under way; the log is going to say how it ends")]
     StillUnderWay,
+    /// In vcl_init. It goes on if it has begun.
+    #[error(transparent)]
+    OutOfTime(#[from] OutOfTime),
 }
 
 impl UpdateError {
@@ -100,7 +104,7 @@ impl UpdateError {
             Self::Start(error) if error.is_the_programs() => 422,
             Self::Settings(_) | Self::Start(_) | Self::Thread(_) => 500,
             Self::Busy { .. } => 503,
-            Self::StillUnderWay => 504,
+            Self::StillUnderWay | Self::OutOfTime(_) => 504,
         }
     }
 }

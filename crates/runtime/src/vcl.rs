@@ -6,7 +6,7 @@
 //! ```
 //!
 //! Guards: a name means one program; a VCL that is cold or gone holds none.
-//! `library` may block, and it, `configure`, `invalidate` and `stats` need a stack of ordinary
+//! `library` may block, within the budget of the VCL's load, and it, `configure`, `invalidate` and `stats` need a stack of ordinary
 //! size: they are called on threads of ours.
 
 use std::collections::BTreeMap;
@@ -18,6 +18,7 @@ use serde::Serialize as _;
 use serde_json::ser::{PrettyFormatter, Serializer};
 use serde_json::{Map, Value};
 
+use crate::budget::Budget;
 use crate::config::{
     ConfigError, Document, Expansion, Groups, ProgramConfig, Warning, apply, define,
 };
@@ -38,6 +39,7 @@ pub struct Vcl {
     table: Arc<RwLock<Table>>,
     /// Not of the table, which may be locked for long: every request asks.
     home: RwLock<Arc<SelfRequests>>,
+    budget: Budget,
 }
 
 #[derive(Debug, Default)]
@@ -81,9 +83,10 @@ impl Vcl {
         Arc::clone(&self.home.read())
     }
 
-    /// Fetches a document and takes in what it defines. Blocks as long as the fetch may take.
+    /// Fetches a document and takes in what it defines. Blocks as long as the fetch may take, and
+    /// the budget lasts.
     pub fn library(&self, uri: &str) -> Result<Vec<Warning>, ConfigError> {
-        let text = loader::library(uri).map_err(ConfigError::Library)?;
+        let text = self.text_of(uri)?;
         self.define(&text, &loader::shown(uri))
     }
 
@@ -323,8 +326,10 @@ fn text(all: &Map<String, Value>, indentation: i64) -> String {
     }
 }
 
+mod init;
 mod live;
 #[cfg(test)]
 mod tests;
 
+pub use init::AwaitError;
 pub use live::{Denied, Updatable};

@@ -4,6 +4,7 @@
 
 use std::fmt;
 
+use crate::budget::OutOfTime;
 use crate::loader::LoadError;
 
 /// Whose entry a key stands in.
@@ -79,6 +80,9 @@ pub enum ConfigError {
     /// The document could not be fetched.
     #[error("{0}")]
     Library(LoadError),
+    /// It did not come in time.
+    #[error(transparent)]
+    OutOfTime(#[from] OutOfTime),
     /// A name that no program has.
     #[error("program {program:?} is not known")]
     UnknownProgram { program: String },
@@ -87,7 +91,7 @@ pub enum ConfigError {
 impl ConfigError {
     /// Whether the document could not be had at all.
     pub fn is_fetch(&self) -> bool {
-        matches!(self, Self::Library(_))
+        matches!(self, Self::Library(_) | Self::OutOfTime(_))
     }
 }
 

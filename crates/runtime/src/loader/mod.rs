@@ -230,6 +230,11 @@ pub(crate) fn read(path: &Path) -> Result<Vec<u8>, LoadError> {
     Local::open(path)?.read(Limits::PROGRAM.max_bytes)
 }
 
+/// Whether no server is asked for it.
+pub(crate) fn is_local(uri: &str) -> bool {
+    !http::is_http(uri)
+}
+
 /// The text of a library.
 pub(crate) fn library(uri: &str) -> Result<String, LoadError> {
     library_within(uri, &Limits::LIBRARY)

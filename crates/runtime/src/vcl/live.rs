@@ -5,13 +5,12 @@
 use std::borrow::Cow;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::mpsc::{self, RecvTimeoutError};
-use std::thread;
 use std::time::Duration;
 
 use parking_lot::RwLock;
 
 use super::{Held, Table, Vcl};
+use crate::budget::{self, Budget, Unanswered};
 use crate::config::ProgramConfig;
 use crate::instance::StartError;
 use crate::loader::{self, archive};
@@ -130,22 +129,42 @@ impl Updatable {
         most: Duration,
         update: impl FnOnce(&Self) -> Result<Updated, UpdateError> + Send + 'static,
     ) -> Result<Updated, UpdateError> {
-        let (tell, told) = mpsc::sync_channel(1);
         let own = self.clone();
-        thread::Builder::new()
-            .name("tinykvm-update".to_owned())
-            .spawn(move || {
-                let result = update(&own);
-                // Before the answer: who has it may count what is left.
-                drop(own);
-                let _nobody_waits_any_more = tell.send(result);
-            })
-            .map_err(UpdateError::Thread)?;
-        told.recv_timeout(most).unwrap_or_else(|end| {
+        let work = move || {
+            let result = update(&own);
+            // Before the answer: who has it may count what is left.
+            drop(own);
+            result
+        };
+        budget::within(most, "tinykvm-update", work).unwrap_or_else(|end| {
             Err(match end {
-                RecvTimeoutError::Timeout => UpdateError::StillUnderWay,
-                RecvTimeoutError::Disconnected => StartError::Panicked.into(),
+                Unanswered::Late => UpdateError::StillUnderWay,
+                Unanswered::Panicked => StartError::Panicked.into(),
+                Unanswered::Thread(error) => UpdateError::Thread(error),
             })
+        })
+    }
+
+    /// As `within`, for vcl_init: as long as the update may take, and the budget lasts.
+    pub fn within_budget(
+        &self,
+        budget: &Budget,
+        update: impl FnOnce(&Self) -> Result<Updated, UpdateError> + Send + 'static,
+    ) -> Result<Updated, UpdateError> {
+        let (most, left) = (self.max_time(), budget.left());
+        if left >= most {
+            return self.within(most, update);
+        }
+        let awaited = format!("the update of program {}", self.name());
+        if left.is_zero() {
+            return Err(budget.exceeded_by(awaited).into());
+        }
+        self.within(left, update).map_err(|error| match error {
+            UpdateError::StillUnderWay => {
+                let awaited = format!("{awaited}, which goes on");
+                budget.exceeded_by(awaited).into()
+            }
+            error => error,
         })
     }
 
