@@ -10,7 +10,7 @@ mod support;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use runtime::{Program, Recipe, Threads};
+use runtime::{Program, Recipe, Severity, Threads};
 use support::{BOTH, Reply, get, program_with};
 
 /// `storage.c` with storage.
@@ -51,6 +51,15 @@ fn until(what: &str, is_so: impl Fn() -> bool) {
         assert!(Instant::now() < patience, "{what} did not come true");
         std::thread::yield_now();
     }
+}
+
+/// What is found in the log by a search for errors.
+fn errors(reply: &Reply) -> Vec<String> {
+    let lines = reply.exchange.log.iter();
+    lines
+        .filter(|(severity, _)| *severity == Severity::Error)
+        .map(|(_, line)| String::from_utf8_lossy(line).into_owned())
+        .collect()
 }
 
 #[test]
@@ -119,10 +128,9 @@ fn buffers_and_results_of_all_sizes_arrive_whole() {
     let too_much = (16 << 20) + 64;
     let reply = get(&program, &format!("/reflect?{too_much}"));
     assert_eq!(reply.text(), "-1 different");
-    assert!(
-        reply.log().contains("more than 16777216 bytes"),
-        "{}",
-        reply.log()
+    assert_eq!(
+        errors(&reply),
+        ["storage: storage_call: more than 16777216 bytes"]
     );
     assert_eq!(counter(&program, "restarts"), 0);
 }
@@ -170,17 +178,20 @@ fn wild_pointers_and_lengths_cost_the_request_and_nothing_else() {
     ] {
         fault(&program, url);
     }
-    for (url, answer) in [
-        ("/many-buffers", "-1"),
-        ("/wrapping-result", "-1"),
-        ("/wild-length", "-1"),
-        ("/long-task-data", "-1"),
-        ("/endless-timer", "-1"),
-        ("/stop?0", "0"),
-        ("/stop?-1", "0"),
-        ("/stop?12345", "0"),
+    for (url, why) in [
+        ("/many-buffers", "storage_call: more than 64 buffers"),
+        ("/wrapping-result", "storage_call: the result does not end"),
+        ("/wild-length", "storage_call: more than 16777216 bytes"),
+        ("/long-task-data", "storage_task: more than 2097152 bytes"),
+        ("/endless-timer", "storage_task: too many tasks or timers"),
     ] {
-        assert_eq!(text(&program, url), answer, "{url}");
+        let reply = get(&program, url);
+        assert_eq!(reply.text(), "-1", "{url}");
+        let errors = errors(&reply);
+        assert!(errors.len() == 1 && errors[0].contains(why), "{errors:?}");
+    }
+    for url in ["/stop?0", "/stop?-1", "/stop?12345"] {
+        assert_eq!(text(&program, url), "0", "{url}");
     }
     assert_eq!(text(&program, "/add"), "2");
     // The call itself is made before its result has nowhere to go.

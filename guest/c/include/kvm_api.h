@@ -462,7 +462,8 @@ long sys_is_storage(void); /* 1 in the storage VM, else 0 */
 long sys_storage_allow(storage_func f);
 #define STORAGE_ALLOW(f) sys_storage_allow((storage_func)(f))
 
-/* Calls `f` in the storage VM with up to 64 buffers. Bytes put into `out`; negative: failed. */
+/* Calls `f` in the storage VM with up to 64 buffers. Bytes put into `out`; negative: failed, and the
+ * log says why. 16 MiB at most go in, and 16 MiB come back: more is -1. */
 long storage_callv(storage_func f, size_t n, const struct virtbuffer *buffers, void *out,
 	size_t size);
 

@@ -9,6 +9,7 @@ use sandbox::{Fault, GuestVirt, VmCall};
 use tinykvm_sys::{abi, from_bytes};
 
 use super::{Reply, Scene, Stage};
+use crate::exchange::Severity;
 use crate::storage::{Answer, Call, CallError, Inputs};
 
 const MAX_BUFFERS: u64 = abi::TINYKVM_MAX_STORAGE_BUFFERS as u64;
@@ -62,16 +63,24 @@ pub(super) fn callv(scene: &mut Scene<'_>, vm: &mut VmCall<'_>) -> Result<Reply,
     let (count, array) = (vm.regs.rsi, GuestVirt::new(vm.regs.rdx));
     let (out, size) = (GuestVirt::new(vm.regs.rcx), vm.regs.r8);
     let wanted = out.raw() != 0;
-    if in_storage(scene) || count > MAX_BUFFERS || (wanted && out.checked_add(size).is_none()) {
-        return Ok(Reply::MINUS_ONE);
+    if in_storage(scene) {
+        return refuse(scene, "storage_call: storage cannot call itself");
+    }
+    if count > MAX_BUFFERS {
+        return refuse(
+            scene,
+            &format!("storage_call: more than {MAX_BUFFERS} buffers"),
+        );
+    }
+    if wanted && out.checked_add(size).is_none() {
+        return refuse(scene, "storage_call: the result does not end in memory");
     }
     let Some(storage) = scene.storage else {
         return Err(no_storage("storage_call"));
     };
     let function = GuestVirt::new(vm.regs.rdi);
     let Some(inputs) = inputs(vm, array, count)? else {
-        scene.say(format!("storage_call: more than {MAX_INPUT} bytes").as_bytes());
-        return Ok(Reply::MINUS_ONE);
+        return refuse(scene, &format!("storage_call: more than {MAX_INPUT} bytes"));
     };
     let call = Call {
         function,
@@ -88,6 +97,12 @@ pub(super) fn callv(scene: &mut Scene<'_>, vm: &mut VmCall<'_>) -> Result<Reply,
         Ok(Answer::Failed(_) | Answer::NoCode) | Err(CallError::Failed) => Ok(Reply::MINUS_ONE),
         Err(error) => Err(fault("storage_call", function, &error)),
     }
+}
+
+/// -1, and why.
+fn refuse(scene: &mut Scene<'_>, why: &str) -> Result<Reply, Fault> {
+    scene.report(Severity::Error, why.as_bytes());
+    Ok(Reply::MINUS_ONE)
 }
 
 /// Writing nothing to nowhere is fine wherever that is.
@@ -126,7 +141,7 @@ pub(super) fn task(scene: &mut Scene<'_>, vm: &mut VmCall<'_>) -> Result<Reply, 
     let (data, len) = (GuestVirt::new(vm.regs.rsi), vm.regs.rdx);
     let (start, period) = (vm.regs.rcx, vm.regs.r8);
     if len > MAX_TASK {
-        return Ok(Reply::MINUS_ONE);
+        return refuse(scene, &format!("storage_task: more than {MAX_TASK} bytes"));
     }
     let mut copy = vec![0; usize::try_from(len).unwrap_or(0)];
     if !copy.is_empty() {
@@ -157,7 +172,10 @@ pub(super) fn task(scene: &mut Scene<'_>, vm: &mut VmCall<'_>) -> Result<Reply, 
     };
     match result {
         Ok(Some(timer)) => Ok(Reply::Value(timer.cast_unsigned())),
-        Ok(None) => Ok(Reply::MINUS_ONE),
+        Ok(None) => refuse(
+            scene,
+            "storage_task: too many tasks or timers, or too late a time",
+        ),
         Err(error) => Err(fault("storage_task", function, &error)),
     }
 }
