@@ -7,6 +7,7 @@
 
 mod support;
 
+use std::fs::File;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::{Duration, Instant};
@@ -15,6 +16,7 @@ use parking_lot::Mutex;
 use runtime::{
     Binaries, Program, Recipe, Recorded, Source, StateMoved, Threads, UpdateError, Vcl, journal,
 };
+use sandbox::AllowedPath;
 use support::{get, program_with};
 
 /// `storage.c`, whose environment can change from load to load.
@@ -296,4 +298,28 @@ fn storage_gets_the_memory_it_may_have_and_calls_leave_none_behind() {
     assert_eq!(text(&program, "/add"), "2");
     assert_eq!(counter(&program, "restarts"), 0);
     assert!(counter(&program, "vm_bank_highest") > 0);
+}
+
+#[test]
+fn the_state_file_has_no_more_than_max_memory() {
+    let name = format!("state-{}", std::process::id());
+    let path = guests::output_directory().join(name);
+    let file = File::create(&path).unwrap();
+    file.set_len((48 << 20) - 3).unwrap();
+    let program = program_with("storage", Threads::AsHostLikes, |recipe| {
+        recipe.storage = true;
+        recipe.max_memory = 48 << 20;
+        recipe.address_space = 64 << 20;
+        recipe.max_storage_time *= guests::slowness();
+        recipe.paths = vec![AllowedPath {
+            guest: b"state".to_vec(),
+            host: path.clone(),
+            writable: true,
+            ..AllowedPath::default()
+        }];
+    });
+    assert_eq!(text(&program, "/state?four"), "3");
+    assert_eq!(text(&program, "/state?four"), "-1");
+    assert_eq!(file.metadata().unwrap().len(), 48 << 20);
+    std::fs::remove_file(&path).unwrap();
 }

@@ -162,7 +162,8 @@ pub(super) const SETTINGS: &[Key<Settings>] = &[
     Key::new(
         "max_memory",
         mib(1, |s| &mut s.max_memory),
-        "Memory that `main()` may touch, and that the storage VM may use.",
+        "Memory that `main()` may touch, and that the storage VM may use. A file that they write, \
+         the state file too, has no more.",
     )
     .then(widen),
     Key::new(
@@ -422,7 +423,8 @@ pub(super) const PATH_RULE: &[Key<PathRule>] = &[
     Key::new(
         "writable",
         flag(|r| &mut r.writable),
-        "Writing is allowed as well, before the program is frozen.",
+        "Writing is allowed as well, before the program is frozen and in storage. A file has at \
+         most `max_memory`.",
     ),
     Key::new(
         "symlink",

@@ -8,7 +8,7 @@ use super::args::{low_i32, low_u32, read_words, signed};
 use super::fds::Kind;
 use super::open::{self, Target};
 use super::paths::{Use, open_host};
-use super::{Answer, Call, Errno, Stop, refuse};
+use super::{Answer, Call, Errno, Stop, limits, refuse};
 use crate::address::GuestVirt;
 
 /// A writable path, opened up to its parent: the last component is never followed.
@@ -17,8 +17,8 @@ struct Place {
     name: CString,
 }
 
-fn place(call: &Call<'_>, dirfd: i32, path: u64) -> Result<Place, Stop> {
-    let host = writable_path(call, dirfd, path)?;
+fn place(call: &Call<'_>, dirfd: i32, path: u64, wanted: Use) -> Result<Place, Stop> {
+    let host = changeable_path(call, dirfd, path, wanted)?;
     let bytes = host.as_bytes();
     let split = bytes
         .iter()
@@ -39,8 +39,12 @@ fn place(call: &Call<'_>, dirfd: i32, path: u64) -> Result<Place, Stop> {
 }
 
 fn writable_path(call: &Call<'_>, dirfd: i32, path: u64) -> Result<CString, Stop> {
+    changeable_path(call, dirfd, path, Use::Write)
+}
+
+fn changeable_path(call: &Call<'_>, dirfd: i32, path: u64, wanted: Use) -> Result<CString, Stop> {
     let name = open::name(call, dirfd, path)?;
-    match open::find(call, &name, Use::Write) {
+    match open::find(call, &name, wanted) {
         Target::Host(host) => Ok(host),
         Target::Device(_) | Target::Ancestor | Target::Refused => refuse(libc::EPERM),
     }
@@ -65,7 +69,7 @@ pub(super) fn mkdirat(call: &mut Call<'_>) -> Answer {
 }
 
 fn make_directory(call: &Call<'_>, dirfd: i32, path: u64, mode: u32) -> Answer {
-    let at = place(call, dirfd, path)?;
+    let at = place(call, dirfd, path, Use::Write)?;
     let mode = mode & 0o777 & !call.process.umask;
     // SAFETY: an open descriptor and a C string.
     done(unsafe { libc::mkdirat(at.parent.as_raw_fd(), at.name.as_ptr(), mode) })
@@ -90,8 +94,10 @@ pub(super) fn unlinkat(call: &mut Call<'_>) -> Answer {
     remove(call, low_i32(dirfd), path, flags)
 }
 
+/// Not of a path that is allowed by itself: a file that was removed while it is open still takes
+/// room, and the next of that name would take as much again.
 fn remove(call: &Call<'_>, dirfd: i32, path: u64, flags: i32) -> Answer {
-    let at = place(call, dirfd, path)?;
+    let at = place(call, dirfd, path, Use::Remove)?;
     // SAFETY: an open descriptor and a C string.
     done(unsafe { libc::unlinkat(at.parent.as_raw_fd(), at.name.as_ptr(), flags) })
 }
@@ -121,8 +127,8 @@ pub(super) fn renameat2(call: &mut Call<'_>) -> Answer {
 }
 
 fn move_file(call: &Call<'_>, from: (i32, u64), to: (i32, u64), flags: u32) -> Answer {
-    let from = place(call, from.0, from.1)?;
-    let to = place(call, to.0, to.1)?;
+    let from = place(call, from.0, from.1, Use::Remove)?;
+    let to = place(call, to.0, to.1, Use::Write)?;
     let (from_dir, to_dir) = (from.parent.as_raw_fd(), to.parent.as_raw_fd());
     // SAFETY: open descriptors and C strings.
     done(unsafe {
@@ -148,16 +154,23 @@ fn writable_file(call: &Call<'_>, fd: u64) -> Result<Arc<OwnedFd>, Stop> {
 
 pub(super) fn ftruncate(call: &mut Call<'_>) -> Answer {
     let [fd, len, ..] = call.args();
-    let file = writable_file(call, fd)?;
-    // SAFETY: an open descriptor.
-    done(unsafe { libc::ftruncate(file.as_raw_fd(), signed(len)) })
+    resize(call, &*writable_file(call, fd)?, len)
 }
 
 pub(super) fn truncate(call: &mut Call<'_>) -> Answer {
     let [path, len, ..] = call.args();
     let file = open_regular(&writable_path(call, libc::AT_FDCWD, path)?, libc::O_WRONLY)?;
-    // SAFETY: an open descriptor.
-    done(unsafe { libc::ftruncate(file.as_raw_fd(), signed(len)) })
+    resize(call, &file, len)
+}
+
+fn resize(call: &Call<'_>, file: &OwnedFd, len: u64) -> Answer {
+    let len = signed(len);
+    let grows = |to| Ok::<_, Errno>(to > super::status::of_host(file)?.size);
+    match u64::try_from(len) {
+        Ok(to) if to > limits::max_file_size(call) && grows(to)? => refuse(libc::EFBIG),
+        // SAFETY: an open descriptor.
+        _ => done(unsafe { libc::ftruncate(file.as_raw_fd(), len) }),
+    }
 }
 
 fn open_regular(path: &CStr, flags: i32) -> Result<OwnedFd, Errno> {

@@ -1,6 +1,5 @@
 //! Reading, writing and seeking: what a descriptor's bytes come from and go to.
 
-use std::sync::Arc;
 use std::time::Instant;
 
 use super::args::{low_i32, low_u32, signed, unsigned};
@@ -253,13 +252,12 @@ fn write_file(
         return refuse(libc::EPERM);
     }
     let start = at_offset.unwrap_or(open.offset);
-    let file = Arc::clone(&open.file);
     let written = each_range(ranges, call.deadline, |done, at, len| {
-        transfer::write_at(call, &file, start.saturating_add(done), at, len)
+        transfer::write_at(call, open, start.saturating_add(done), at, len)
     })?;
     if at_offset.is_none() && written > 0 {
         let end = if open.append {
-            status::of_host(&file)?.size
+            status::of_host(&open.file)?.size
         } else {
             start.saturating_add(written)
         };

@@ -10,9 +10,16 @@ use crate::arith::to_u64;
 
 const INFINITY: u64 = u64::MAX;
 
+/// What a file that the program writes may have: one that does not fit into its memory is of no
+/// use to it. Whatever makes a file longer asks here.
+pub(super) fn max_file_size(call: &Call<'_>) -> u64 {
+    call.process.facts.memory
+}
+
 fn limit(call: &Call<'_>, resource: u32) -> Result<u64, Stop> {
     match resource {
         libc::RLIMIT_STACK => Ok(call.process.facts.stack),
+        libc::RLIMIT_FSIZE => Ok(max_file_size(call)),
         libc::RLIMIT_NOFILE => Ok(to_u64(MAX_DESCRIPTORS)),
         libc::RLIMIT_NPROC => Ok(1),
         libc::RLIMIT_CORE | libc::RLIMIT_RTPRIO | libc::RLIMIT_NICE | libc::RLIMIT_MSGQUEUE => {

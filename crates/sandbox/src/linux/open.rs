@@ -72,7 +72,7 @@ pub(super) fn find(call: &Call<'_>, name: &Name, wanted: Use) -> Target {
         b"/dev/random" | b"/dev/urandom" => return Target::Device(Device::Random),
         path => path,
     };
-    if wanted == Use::Write && !call.process.may_write {
+    if wanted != Use::Read && !call.process.may_write {
         return Target::Refused;
     }
     if let Some(host) = facts.policy.host_path(path, wanted) {

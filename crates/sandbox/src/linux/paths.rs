@@ -35,6 +35,8 @@ pub struct AllowedPath {
 pub(super) enum Use {
     Read,
     Write,
+    /// To take the name away: a change of the folder that it is in.
+    Remove,
 }
 
 /// The allowed paths of one program, in the order of its configuration: the first match counts.
@@ -61,9 +63,10 @@ impl Policy {
             .filter(|entry| entry.writable || wanted == Use::Read)
             .find_map(|entry| {
                 let rest = below(guest, &entry.guest)?;
-                if !entry.prefix && !rest.is_empty() {
-                    return None;
-                }
+                (entry.prefix || rest.is_empty()).then_some((entry, rest))
+            })
+            .filter(|(_, rest)| wanted != Use::Remove || !rest.is_empty())
+            .and_then(|(entry, rest)| {
                 let mut host = entry.host.as_os_str().as_bytes().to_vec();
                 host.extend_from_slice(rest);
                 CString::new(host).ok()

@@ -30,7 +30,7 @@ pub(crate) struct ProcessConfig {
     pub(crate) cwd: Vec<u8>,
     /// Whether `writable` paths are: true for main and storage VMs.
     pub(crate) may_write: bool,
-    /// Bytes of memory the program may use, for sysinfo(2).
+    /// Bytes of memory the program may use, for sysinfo(2); a file that it writes has no more.
     pub(crate) memory: u64,
     /// Bytes of its main stack, for getrlimit(2).
     pub(crate) stack: u64,

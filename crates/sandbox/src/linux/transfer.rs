@@ -4,7 +4,8 @@
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::time::Instant;
 
-use super::{Answer, Call, Errno, Stop};
+use super::fds::HostFile;
+use super::{Answer, Call, Errno, Stop, limits, status};
 use crate::address::{GuestVirt, PAGE_SIZE};
 use crate::arith::to_u64;
 use crate::memory::{AccessError, Memory};
@@ -19,7 +20,10 @@ const SMALL: u64 = 1 << 16;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Direction {
     IntoGuest,
-    OutOfGuest,
+    /// With `append`, to the file's end, whatever the offset.
+    OutOfGuest {
+        append: bool,
+    },
 }
 
 /// Reads `len` bytes at `offset` of `file` into guest memory; fewer at its end, at memory that the
@@ -39,22 +43,34 @@ pub(super) fn read_at(
     transfer(call, file, offset, at, len, Direction::IntoGuest)
 }
 
-/// Writes `len` bytes of guest memory to `file` at `offset`; fewer as with [`read_at`].
+/// Writes `len` bytes of guest memory to `file` at `offset`; fewer as with [`read_at`], and at the
+/// size that a file may have.
 pub(super) fn write_at(
     call: &mut Call<'_>,
-    file: &OwnedFd,
+    file: &HostFile,
     offset: u64,
     at: u64,
     len: u64,
 ) -> Answer {
-    transfer(call, file, offset, at, len, Direction::OutOfGuest)
+    let append = file.append;
+    let direction = Direction::OutOfGuest { append };
+    transfer(call, &file.file, offset, at, len, direction)
 }
 
 /// Pages of a large buffer count as written before the host fills them; this keeps those that it
 /// will not fill out of it.
 fn worth_reading(file: &OwnedFd, offset: u64) -> Result<u64, Errno> {
-    let size = super::status::of_host(file)?.size;
+    let size = status::of_host(file)?.size;
     Ok(if size > offset { size - offset } else { SMALL })
+}
+
+/// How much of `len` bytes may be written from `start` on. Asked for each step, as others may append to
+/// the same file: what they add in between, a step at most, is all that it can have too much.
+fn room(call: &Call<'_>, start: u64, len: u64) -> Result<u64, Errno> {
+    match limits::max_file_size(call).checked_sub(start) {
+        None | Some(0) => Err(Errno(libc::EFBIG)),
+        Some(room) => Ok(len.min(room)),
+    }
 }
 
 fn transfer(
@@ -78,7 +94,23 @@ fn transfer(
         } else {
             STEP
         };
+        let place = offset.checked_add(done).ok_or(Errno(libc::EINVAL))?;
         let step = longest.min(len - done);
+        let step = match direction {
+            Direction::IntoGuest => step,
+            Direction::OutOfGuest { append } => {
+                let start = if append {
+                    status::of_host(file)?.size
+                } else {
+                    place
+                };
+                match room(call, start, step) {
+                    Ok(step) => step,
+                    Err(_) if done > 0 => break,
+                    Err(errno) => return Err(errno.into()),
+                }
+            }
+        };
         vectors.clear();
         match view(call.memory, start, step, direction, &mut vectors) {
             Ok(()) => {}
@@ -90,10 +122,7 @@ fn transfer(
             Err(_) if done > 0 => break,
             Err(error) => return Err(error.into()),
         }
-        let place = offset
-            .checked_add(done)
-            .and_then(|place| i64::try_from(place).ok());
-        let place = place.ok_or(Errno(libc::EINVAL))?;
+        let place = i64::try_from(place).map_err(|_| Errno(libc::EINVAL))?;
         let count = i32::try_from(vectors.len()).map_err(|_| Errno(libc::EINVAL))?;
         let (fd, list) = (file.as_raw_fd(), vectors.as_ptr());
         let moved = match direction {
@@ -101,7 +130,7 @@ fn transfer(
             // guest; the guest is not running.
             Direction::IntoGuest => unsafe { libc::preadv(fd, list, count, place) },
             // SAFETY: as above, readable.
-            Direction::OutOfGuest => unsafe { libc::pwritev(fd, list, count, place) },
+            Direction::OutOfGuest { .. } => unsafe { libc::pwritev(fd, list, count, place) },
         };
         let Ok(moved) = u64::try_from(moved) else {
             match Errno::last() {
@@ -134,7 +163,7 @@ fn view(
                 iov_len: p.len,
             }));
         }
-        Direction::OutOfGuest => {
+        Direction::OutOfGuest { .. } => {
             let mut pieces = Vec::new();
             memory.pieces(at, len, MAX_PIECES, &mut pieces)?;
             out.extend(pieces.iter().map(|p| libc::iovec {

@@ -4,6 +4,7 @@ mod docs;
 mod files;
 mod forks;
 mod fuzz;
+mod growth;
 mod identity;
 mod mapping;
 mod paths;
@@ -27,6 +28,8 @@ pub(super) const DATA_LEN: u64 = 2 << 20;
 pub(super) const CONST: u64 = 0x80_0000;
 /// Nothing is here.
 pub(super) const NOWHERE: u64 = 0x7000_0000;
+/// What `max_memory` is here, and so what a file may have.
+pub(super) const MAX_FILE: u64 = 64 << 20;
 pub(super) const MINUS_1: u64 = u64::MAX;
 
 /// What a program wrote to its standard streams.
@@ -86,7 +89,7 @@ impl Guest {
             paths: paths.to_vec(),
             cwd: b"/work".to_vec(),
             may_write,
-            memory: 64 << 20,
+            memory: MAX_FILE,
             stack: 4 << 20,
         });
         let (log, bases) = (Log::default(), FsBase::default());
