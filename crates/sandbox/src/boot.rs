@@ -9,8 +9,8 @@ use crate::gdb::Debugging;
 use crate::image::{Image, RequestLimits};
 use crate::kvm::{Host, HostError, install};
 use crate::linux::{AllowedPath, Process, ProcessConfig};
-use crate::machine::{Counters, Exit, Machine, MemoryLimit, return_address};
-use crate::memory::{GUARD, MapError, Place, Protection, Region, Use};
+use crate::machine::{Counters, Exit, Machine, MemoryLimit};
+use crate::memory::{GUARD, MapError, Place, Protection, Region, Use, below};
 use crate::start::{self, Auxv, StartError};
 use crate::{Fault, Hypercalls, Memory, Regs, layout};
 
@@ -171,25 +171,11 @@ impl MainVm {
         deadline: Instant,
         calls: &mut dyn Hypercalls,
     ) -> Result<Exit, Fault> {
-        const RED_ZONE: u64 = 128;
-        let argument = |index: usize| arguments.get(index).copied().unwrap_or(0);
         let waiting = self.machine.regs_behind_call()?;
-        // As after a CALL: the return address on the stack, RSP 8 below a multiple of 16.
-        let rsp = (waiting.rsp.saturating_sub(RED_ZONE) & !15).saturating_sub(8);
-        self.machine
-            .memory
-            .write_u64(GuestVirt::new(rsp), return_address().raw())?;
         self.machine.regs = Regs {
             rip: function.raw(),
-            rdi: argument(0),
-            rsi: argument(1),
-            rdx: argument(2),
-            rcx: argument(3),
-            r8: argument(4),
-            r9: argument(5),
-            rsp,
             rflags: 0x202,
-            ..Default::default()
+            ..self.machine.called(below(waiting.rsp), arguments)?
         };
         let result = self.machine.run(deadline, calls);
         self.machine.regs = waiting;

@@ -202,6 +202,25 @@ impl Machine {
         }
     }
 
+    /// The registers of a function that is called with up to six arguments and the stack `stack`, a
+    /// multiple of 16. As after a CALL: the return address is on the stack, RSP 8 below.
+    pub(crate) fn called(&mut self, stack: u64, arguments: &[u64]) -> Result<Regs, Fault> {
+        let argument = |index: usize| arguments.get(index).copied().unwrap_or(0);
+        let rsp = stack.saturating_sub(8);
+        self.memory
+            .write_u64(GuestVirt::new(rsp), return_address().raw())?;
+        Ok(Regs {
+            rdi: argument(0),
+            rsi: argument(1),
+            rdx: argument(2),
+            rcx: argument(3),
+            r8: argument(4),
+            r9: argument(5),
+            rsp,
+            ..Default::default()
+        })
+    }
+
     /// The registers behind the hypercall that stopped the VM: to come back to when something else has
     /// run. With those at the call it would be made again.
     pub(crate) fn regs_behind_call(&mut self) -> Result<Regs, Fault> {
@@ -331,6 +350,6 @@ fn broken(error: HostError) -> Fault {
 }
 
 /// The address of the stub that callbacks return to.
-pub(crate) fn return_address() -> GuestVirt {
+fn return_address() -> GuestVirt {
     GuestVirt::new(layout::STUBS + tinykvm_sys::entry_points().exit_stub)
 }

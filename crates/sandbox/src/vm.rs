@@ -8,8 +8,8 @@ use crate::entry::Frame;
 use crate::image::Image;
 use crate::kvm::HostError;
 use crate::linux::Process;
-use crate::machine::{Counters, Exit, Machine, MemoryLimit, return_address};
-use crate::memory::{AccessError, AccessKind, Wiped};
+use crate::machine::{Counters, Exit, Machine, MemoryLimit};
+use crate::memory::{AccessError, AccessKind, Wiped, below};
 use crate::{Fault, Hypercalls, Memory, Regs, layout};
 
 /// A VM that serves one request at a time and is reset after each.
@@ -108,10 +108,8 @@ impl Vm {
         deadline: Instant,
         calls: &mut dyn Hypercalls,
     ) -> Result<Exit, Fault> {
-        /// What a function may use below its stack pointer without saying so.
-        const RED_ZONE: u64 = 128;
-        let below = stack.raw().saturating_sub(RED_ZONE) & !15;
-        self.call_on(GuestVirt::new(below), function, arguments, deadline, calls)
+        let stack = GuestVirt::new(below(stack.raw()));
+        self.call_on(stack, function, arguments, deadline, calls)
     }
 
     fn call_on(
@@ -122,22 +120,7 @@ impl Vm {
         deadline: Instant,
         calls: &mut dyn Hypercalls,
     ) -> Result<Exit, Fault> {
-        let argument = |index: usize| arguments.get(index).copied().unwrap_or(0);
-        // As after a CALL: the return address on the stack, RSP 8 below a multiple of 16.
-        let rsp = stack.raw().saturating_sub(8);
-        self.machine
-            .memory
-            .write_u64(GuestVirt::new(rsp), return_address().raw())?;
-        let regs = Regs {
-            rdi: argument(0),
-            rsi: argument(1),
-            rdx: argument(2),
-            rcx: argument(3),
-            r8: argument(4),
-            r9: argument(5),
-            rsp,
-            ..Default::default()
-        };
+        let regs = self.machine.called(stack.raw(), arguments)?;
         self.enter(function.raw(), &regs);
         self.machine.run(deadline, calls)
     }

@@ -33,8 +33,8 @@ pub use frozen::Frozen;
 pub use regions::{Region, Use};
 use reset::Burden;
 pub use reset::{DirtyBits, Wiped};
-pub(crate) use stacks::GUARD;
 pub use stacks::Stack;
+pub(crate) use stacks::{GUARD, below};
 
 use std::io;
 use std::os::fd::FromRawFd;

@@ -38,6 +38,12 @@ impl fmt::Display for Stack {
     }
 }
 
+/// Where a function may have its stack that is called while another one stands at `rsp`: below all
+/// that this one uses, aligned as before a CALL.
+pub(crate) fn below(rsp: u64) -> u64 {
+    rsp.saturating_sub(RED_ZONE) & !15
+}
+
 /// Where they lie; empty where there is none yet.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Stacks {
