@@ -6,6 +6,8 @@
 
 #![allow(clippy::unwrap_used, reason = "test code outside of test functions")]
 
+#[path = "support/folder.rs"]
+mod folder;
 #[path = "support/site.rs"]
 mod site;
 mod support;
@@ -16,9 +18,9 @@ use std::io::{self, BufRead as _, BufReader, Lines};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Stdio};
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::{panic, ptr, thread};
 
+use folder::Folder;
 use runtime::outgoing::FetchRule;
 use runtime::{Recorded, Threads, Vcl};
 use serde_json::json;
@@ -31,19 +33,7 @@ const TRUSTED: &str = "/etc/ssl/certs/ca-certificates.crt";
 const HERE: &str = "IP:127.0.0.1";
 const NEW_KEY: &str = "-newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes";
 
-/// A folder that goes with the test.
-struct Folder(PathBuf);
-
 impl Folder {
-    fn new() -> Self {
-        static NEXT: AtomicU32 = AtomicU32::new(0);
-        let number = NEXT.fetch_add(1, Ordering::Relaxed);
-        let name = format!("tinykvm-https-{}-{number}", std::process::id());
-        let path = std::env::temp_dir().join(name);
-        fs::create_dir(&path).unwrap();
-        Self(path)
-    }
-
     fn join(&self, name: &str) -> PathBuf {
         self.0.join(name)
     }
@@ -56,12 +46,6 @@ impl Folder {
         let ran = ran.unwrap_or_else(|error| panic!("openssl (`make setup` installs it): {error}"));
         let said = String::from_utf8_lossy(&ran.stderr);
         assert!(ran.status.success(), "{command:?}: {said}");
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        fs::remove_dir_all(&self.0).unwrap();
     }
 }
 
