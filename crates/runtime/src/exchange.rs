@@ -123,8 +123,7 @@ pub trait Exchange: Send {
     }
     /// The end of something that may take so long, or when nobody waits for it any more.
     fn deadline_within(&self, most: Duration) -> Instant {
-        let own = Instant::now() + most;
-        self.deadline().map_or(own, |one| one.at.min(own))
+        self.call_deadline(most).at
     }
     /// The end of a guest call that may take so long.
     fn call_deadline(&self, max_request_time: Duration) -> Deadline {

@@ -111,17 +111,13 @@ impl Slot {
             Err(failure) => {
                 self.counters.exception_cpu_time.add_time(spent);
                 self.count(&failure, &mut response);
-                let text = self.describe(&failure);
-                let name = instance.name();
-                let line = match failure {
-                    Failure::Guest(Fault::TimedOut) => {
-                        format!("{name}: {text} ({})", deadline.limit)
-                    }
-                    Failure::Guest(Fault::OutOfMemory { .. }) => {
-                        format!("{name}: {text} (max_request_memory)")
-                    }
-                    _ => format!("{name}: {text}"),
+                let limit = match failure {
+                    Failure::Guest(Fault::TimedOut) => format!(" ({})", deadline.limit),
+                    Failure::Guest(Fault::OutOfMemory { .. }) => " (max_request_memory)".to_owned(),
+                    _ => String::new(),
                 };
+                let text = self.describe(&failure);
+                let line = format!("{}: {text}{limit}", instance.name());
                 exchange.log(Severity::Error, line.as_bytes());
                 self.second_chance(instance, request, exchange, &failure, &mut response)
             }

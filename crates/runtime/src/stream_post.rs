@@ -145,9 +145,9 @@ impl Slot {
         self.spent += took;
         if result.is_err() {
             self.tell_cost(instance, STREAM_POST, Ended::Failed, exchange);
-        }
-        if result.is_err() && self.state != State::Poisoned {
-            self.state = State::Spent;
+            if self.state != State::Poisoned {
+                self.state = State::Spent;
+            }
         }
         result
     }

@@ -6,8 +6,8 @@
 //! ```
 //!
 //! Guards: a name means one program; a VCL that is cold or gone holds none.
-//! `library` may block, within the budget of the VCL's load, and it, `configure`, `invalidate` and `stats` need a stack of ordinary
-//! size: they are called on threads of ours.
+//! `library` may block, within the budget of the VCL's load, and it, `configure`, `invalidate` and
+//! `stats` need a stack of ordinary size: they are called on threads of ours.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, LazyLock};
