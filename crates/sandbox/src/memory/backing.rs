@@ -19,8 +19,9 @@ use std::ptr::{self, NonNull};
 use crate::address::{GuestPhys, PAGE_SIZE};
 use crate::arith::{to_u64, to_usize};
 
-/// Words in a line of the CPU's caches.
-const LINE: usize = 8;
+/// A line of the CPU's caches.
+type Line = [u64; 8];
+const LINE_BYTES: u64 = 64;
 const READ_WRITE: i32 = libc::PROT_READ | libc::PROT_WRITE;
 const ANONYMOUS: i32 = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
 
@@ -286,33 +287,49 @@ impl Backing {
         }
     }
 
-    /// Calls `found` with the place and value of each word of a page that has all bits of `mask`.
+    /// Calls `found` with the place and value of each word of a page that has all bits of `mask`. Looks
+    /// only at the cache lines of the page that have a bit in `lines`.
     pub(crate) fn matching_words(
         &self,
         page: GuestPhys,
+        lines: u64,
         mask: u64,
         found: &mut dyn FnMut(GuestPhys, u64),
     ) {
-        let Some(start) = self.pointer(page, PAGE_SIZE) else {
-            return;
-        };
-        if page.page_offset() != 0 {
-            return;
-        }
-        let lines = start.cast::<[u64; LINE]>();
-        for line in 0..to_usize(PAGE_SIZE) / size_of::<[u64; LINE]>() {
-            // SAFETY: inside the page that was checked above, aligned because the page is.
-            let words = unsafe { lines.wrapping_add(line).read_volatile() };
-            // Most of a page table is empty: a line at a time that cannot have any is quick.
+        let mut left = lines;
+        while left != 0 {
+            let line = u64::from(left.trailing_zeros());
+            left &= left - 1;
+            let words = self.line(page, line);
+            // Few pages are dirty: a line at a time that cannot have any is quick.
             if words.iter().fold(0, |all, word| all | word) & mask != mask {
                 continue;
             }
-            for (index, value) in words.into_iter().enumerate() {
+            for (index, value) in (0..).zip(words) {
                 if value & mask == mask {
-                    let word = to_u64(line * LINE + index);
-                    found(GuestPhys::new(page.raw() + word * 8), value);
+                    let at = page.raw() + line * LINE_BYTES + index * 8;
+                    found(GuestPhys::new(at), value);
                 }
             }
+        }
+    }
+
+    /// The cache lines of a page that are not all zeros, a bit for each.
+    pub(crate) fn lines_in_use(&self, page: GuestPhys) -> u64 {
+        (0..64)
+            .filter(|line| self.line(page, *line) != Line::default())
+            .fold(0, |lines, line| lines | 1 << line)
+    }
+
+    /// A cache line of a page, or zeros where there is no memory.
+    fn line(&self, page: GuestPhys, line: u64) -> Line {
+        match self.pointer(page, PAGE_SIZE) {
+            Some(start) if page.page_offset() == 0 && line < PAGE_SIZE / LINE_BYTES => {
+                let line = start.wrapping_add(to_usize(line * LINE_BYTES));
+                // SAFETY: inside the page (checked), and aligned because the page is.
+                unsafe { line.cast::<Line>().read_volatile() }
+            }
+            _ => Line::default(),
         }
     }
 

@@ -17,7 +17,7 @@ use std::os::fd::AsRawFd;
 use std::sync::Arc;
 
 use super::backing::{Backing, Shared};
-use super::paging::{self, NO_EXECUTE, OWNED, PRESENT, USER, WRITE};
+use super::paging::{self, NO_EXECUTE, OWNED, Outline, PRESENT, USER, WRITE};
 use super::regions::shared_entry;
 use super::space::Space;
 use super::{GUARD, Memory, Protection, Role};
@@ -28,6 +28,9 @@ const REQUEST_STACK: u64 = 4 << 20;
 const REQUEST_AREA: u64 = 256 << 10;
 const HEAP_ROOM: u64 = 1 << 20;
 const TABLE_SPAN: u64 = 2 << 20;
+/// The part of the stack that has its entries in the page table of the request area: what every request
+/// touches. Few entries are quickly looked through.
+const STACK_BESIDE_AREA: u64 = 128 << 10;
 
 /// The sealed memory of an image.
 #[derive(Debug)]
@@ -37,6 +40,7 @@ pub struct Frozen {
     source: Backing,
     /// One bit per page of the image: it has content, copy it; otherwise it is zeros.
     content: Vec<u64>,
+    outline: Outline,
     /// Of a fork, without what all forks share.
     len: u64,
     space: Arc<Space>,
@@ -84,6 +88,7 @@ impl Memory {
                 backing.set_word(at, shared_entry(len + (va - shared.start)));
             }
         }
+        let outline = Outline::new(&backing);
         drop(backing);
 
         file.set_len(image_len)?;
@@ -96,6 +101,7 @@ impl Memory {
         Ok(Frozen {
             source: Backing::read_only(&file, image_len)?,
             content: pages_with_content(&file, image_len)?,
+            outline,
             file,
             common,
             len,
@@ -109,15 +115,14 @@ impl Memory {
     /// Chooses the ranges and makes their page tables, while frames can still be taken.
     fn lay_out_tail(&mut self, request_memory: u64) -> Option<Tail> {
         let request_memory = request_memory.checked_next_multiple_of(PAGE_SIZE)?;
-        let room = request_memory
-            .checked_add(GUARD + REQUEST_STACK + TABLE_SPAN + REQUEST_AREA + PAGE_SIZE)?;
+        let room = request_memory.checked_add(GUARD + REQUEST_STACK + 2 * TABLE_SPAN)?;
         let start = self.find_free(room).ok()?.start;
         let space = Arc::make_mut(&mut self.space);
-        // Nothing is mapped below the stack; the stack ends where the area starts, so that what
-        // every request touches shares one page table.
-        let area = next_table(start.checked_add(GUARD + REQUEST_STACK)?)?;
+        // Nothing is mapped below the stack. Its end and the area share a page table with nothing else.
+        let table = next_table(start.checked_add(GUARD + REQUEST_STACK - STACK_BESIDE_AREA)?)?;
+        let area = table.checked_add(STACK_BESIDE_AREA)?;
         let stack = area - REQUEST_STACK..area.checked_add(REQUEST_AREA)?;
-        let arena = stack.end.checked_add(PAGE_SIZE)?;
+        let arena = table.checked_add(TABLE_SPAN)?;
         let arena = arena..arena.checked_add(request_memory)?;
         if arena.end > space.arena.end {
             return None;
@@ -210,6 +215,11 @@ impl Frozen {
                 burden: super::Burden::default(),
             },
         })
+    }
+
+    /// Where a fork's page tables have entries.
+    pub(super) fn outline(&self) -> &Outline {
+        &self.outline
     }
 
     /// Guest-physical bytes of a fork.

@@ -190,6 +190,21 @@ enum Role {
     },
 }
 
+impl Role {
+    /// Where the page tables' entries are, unless this VM has changed that.
+    fn outline(&self) -> Option<&paging::Outline> {
+        match self {
+            Self::Request {
+                frozen,
+                edits,
+                tables_grew: false,
+                ..
+            } if edits.is_empty() => Some(frozen.outline()),
+            _ => None,
+        }
+    }
+}
+
 /// A page-table entry as the image has it, before a request changed it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Edit {
@@ -320,7 +335,8 @@ impl Memory {
     pub fn dirty_bytes(&self) -> u64 {
         let mut pages: u64 = 0;
         let own = self.backing.shared_from();
-        paging::visit_dirty(&self.backing, paging::Bits::Keep, &mut |frame| {
+        let outline = self.role.outline();
+        paging::visit_dirty(&self.backing, outline, paging::Bits::Keep, &mut |frame| {
             pages += u64::from(frame.raw() < own);
         });
         pages * PAGE_SIZE

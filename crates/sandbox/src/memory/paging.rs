@@ -24,6 +24,8 @@ pub(crate) const NO_EXECUTE: u64 = 1 << 63;
 const ADDRESS: u64 = 0x000f_ffff_ffff_f000;
 const TABLE: u64 = PRESENT | WRITE | USER;
 const ENTRIES: u64 = 512;
+/// Of a table.
+const ALL_LINES: u64 = u64::MAX;
 
 /// Where the root table lies in every VM.
 pub(crate) const ROOT: GuestPhys = GuestPhys::new(0x1000);
@@ -164,35 +166,80 @@ pub(crate) enum Bits {
     Clear,
 }
 
-/// Calls `found` with the frame of every dirty page, walking only below accessed entries. A page that
-/// was written and then made inaccessible counts too: its frame comes back with the reset.
-pub(crate) fn visit_dirty(memory: &Backing, bits: Bits, found: &mut dyn FnMut(GuestPhys)) {
-    visit(memory, ROOT, 3, bits, found);
+/// Where the entries of an image's tables are: what a walk through a fork's tables has to look at while
+/// the fork has changed none. Tables are sparse, and reading all of them would cost each request a
+/// level-1 cache of other things.
+#[derive(Debug, Default)]
+pub(crate) struct Outline {
+    /// The table's address, and its cache lines that have entries, a bit for each. Sorted.
+    tables: Vec<(u64, u64)>,
 }
 
-fn visit(
+impl Outline {
+    pub(crate) fn new(memory: &Backing) -> Self {
+        let mut tables = Vec::new();
+        visit_tables(memory, &mut |table| {
+            tables.push((table.raw(), memory.lines_in_use(table)));
+        });
+        tables.sort_unstable();
+        Self { tables }
+    }
+
+    fn lines(&self, table: GuestPhys) -> u64 {
+        let found = self
+            .tables
+            .binary_search_by_key(&table.raw(), |(at, _)| *at);
+        found
+            .ok()
+            .and_then(|index| self.tables.get(index))
+            .map_or(ALL_LINES, |(_, lines)| *lines)
+    }
+}
+
+/// Calls `found` with the frame of every dirty page, walking only below accessed entries. A page that
+/// was written and then made inaccessible counts too: its frame comes back with the reset. Without an
+/// outline the walk looks at whole tables.
+pub(crate) fn visit_dirty(
     memory: &Backing,
-    table: GuestPhys,
-    level: u32,
+    outline: Option<&Outline>,
     bits: Bits,
     found: &mut dyn FnMut(GuestPhys),
 ) {
-    let wanted = if level == 0 {
-        DIRTY
-    } else {
-        PRESENT | ACCESSED
+    let walk = Walk {
+        memory,
+        outline,
+        bits,
     };
-    memory.matching_words(table, wanted, &mut |at, entry| {
-        if level == 0 {
-            found(frame_of(entry));
-        } else {
-            visit(memory, frame_of(entry), level - 1, bits, found);
-        }
-        if bits == Bits::Clear {
-            let cleared = if level == 0 { DIRTY } else { ACCESSED };
-            memory.set_word(at, entry & !cleared);
-        }
-    });
+    walk.visit(ROOT, 3, found);
+}
+
+struct Walk<'a> {
+    memory: &'a Backing,
+    outline: Option<&'a Outline>,
+    bits: Bits,
+}
+
+impl Walk<'_> {
+    fn visit(&self, table: GuestPhys, level: u32, found: &mut dyn FnMut(GuestPhys)) {
+        let lines = self
+            .outline
+            .map_or(ALL_LINES, |outline| outline.lines(table));
+        let (wanted, cleared) = match level {
+            0 => (DIRTY, DIRTY),
+            _ => (PRESENT | ACCESSED, ACCESSED),
+        };
+        self.memory
+            .matching_words(table, lines, wanted, &mut |at, entry| {
+                if level == 0 {
+                    found(frame_of(entry));
+                } else {
+                    self.visit(frame_of(entry), level - 1, found);
+                }
+                if self.bits == Bits::Clear {
+                    self.memory.set_word(at, entry & !cleared);
+                }
+            });
+    }
 }
 
 /// Prepares the tables for freezing: nothing is dirty, no path is accessed. Leaves of the image
@@ -203,11 +250,11 @@ pub(crate) fn settle(memory: &Backing) {
 
 fn settle_table(memory: &Backing, table: GuestPhys, level: u32) {
     if level == 0 {
-        memory.matching_words(table, DIRTY, &mut |at, entry| {
+        memory.matching_words(table, ALL_LINES, DIRTY, &mut |at, entry| {
             memory.set_word(at, entry & !DIRTY);
         });
     }
-    memory.matching_words(table, PRESENT, &mut |at, entry| {
+    memory.matching_words(table, ALL_LINES, PRESENT, &mut |at, entry| {
         if level == 0 {
             memory.set_word(at, (entry | ACCESSED) & !EDITED);
         } else {
@@ -227,7 +274,7 @@ pub(crate) fn visit_tables(memory: &Backing, found: &mut dyn FnMut(GuestPhys)) {
     fn below(memory: &Backing, table: GuestPhys, level: u32, found: &mut dyn FnMut(GuestPhys)) {
         found(table);
         if level > 0 {
-            memory.matching_words(table, PRESENT, &mut |_, entry| {
+            memory.matching_words(table, ALL_LINES, PRESENT, &mut |_, entry| {
                 below(memory, frame_of(entry), level - 1, found);
             });
         }

@@ -133,7 +133,9 @@ impl Memory {
         };
         // What all VMs share is nobody's to wipe.
         let own = backing.shared_from();
-        paging::visit_dirty(backing, clear, &mut |frame| {
+        let unchanged = edits.is_empty() && !*tables_grew;
+        let outline = unchanged.then(|| frozen.outline());
+        paging::visit_dirty(backing, outline, clear, &mut |frame| {
             if frame.raw() < own {
                 dirty.extend(u32::try_from(frame.raw() / PAGE_SIZE));
             }
