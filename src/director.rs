@@ -7,7 +7,7 @@ use std::{ffi::c_int, time::Duration};
 
 use runtime::{
     Cacheability, Exchange, Reservation, Side,
-    chain::{ChainError, Opening},
+    chain::{ChainError, Opening, TransferError},
 };
 
 use crate::{
@@ -40,6 +40,11 @@ enum Failure {
         "program {program}: no room for the response headers: raise workspace_backend or http_max_hdr"
     )]
     Workspace { program: String },
+    #[error("program {program}: {error}")]
+    Body {
+        program: String,
+        error: TransferError,
+    },
     #[error("program {program} is sick: backend.set_health says so")]
     Sick { program: String },
 }
@@ -145,8 +150,7 @@ fn answer(ctx: Context<'_>, call: &Call) -> Result<Held, Failure> {
     };
 
     // How long the body is, is known here and not to the guest's headers.
-    messages.unset_all(Side::Response, b"Content-Length");
-    messages.unset_all(Side::Response, b"Transfer-Encoding");
+    messages.unset_own(b"Transfer-Encoding");
     messages
         .put_content_type(&response.content_type)
         .map_err(|_| no_room())?;
@@ -160,7 +164,21 @@ fn answer(ctx: Context<'_>, call: &Call) -> Result<Held, Failure> {
     };
     let left = if has_body { response.content_length } else { 0 };
     let status = u32::from(response.status);
-    let held = Held::new(Answer::new(outcome, lifetime, left));
+    messages.unset_own(b"Content-Length");
+    if length >= 0 {
+        messages
+            .put_own(
+                b"Content-Length",
+                itoa::Buffer::new().format(length).as_bytes(),
+            )
+            .map_err(|_| no_room())?;
+    }
+    let mut answer = Answer::new(outcome, lifetime, left);
+    answer.free_vm_early().map_err(|error| Failure::Body {
+        program: call.name().to_owned(),
+        error,
+    })?;
+    let held = Held::new(answer);
     // SAFETY: a valid context of a backend task; the caller keeps `held` in the task, which
     // outlives the filter.
     let refused = unsafe {

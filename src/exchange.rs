@@ -148,11 +148,28 @@ impl<'a> Messages<'a> {
 
     /// The response's type, instead of any that is there; none if empty.
     pub(crate) fn put_content_type(&mut self, value: &[u8]) -> Result<(), FieldError> {
-        self.unset_all(Side::Response, b"Content-Type");
+        const NAME: &[u8] = b"Content-Type";
         if value.is_empty() {
+            self.unset_own(NAME);
             return Ok(());
         }
-        self.append_own(&[b"Content-Type: ", value].concat())
+        self.put_own(NAME, value)
+    }
+
+    /// A field of the response, instead of all of that name.
+    pub(crate) fn put_own(&mut self, name: &[u8], value: &[u8]) -> Result<(), FieldError> {
+        let (raw, side) = (self.ctx.raw(), number(Side::Response));
+        let (text, len) = (value.as_ptr().cast(), value.len());
+        // SAFETY: a valid context of a task; name and value are copied during the call.
+        place(unsafe { ffi::tk_http_put(raw, side, name.as_ptr().cast(), name.len(), text, len) })
+            .map(|_place| ())
+    }
+
+    /// Removes every field of that name from the response.
+    pub(crate) fn unset_own(&mut self, name: &[u8]) {
+        let (raw, side) = (self.ctx.raw(), number(Side::Response));
+        // SAFETY: a valid context of a task; the name is read during the call only.
+        while unsafe { ffi::tk_http_unset(raw, side, name.as_ptr().cast(), name.len()) } > 0 {}
     }
 
     /// Whether guests have to leave this field as it is. A wrong length would tear the client's or
@@ -163,11 +180,6 @@ impl<'a> Messages<'a> {
             || name.eq_ignore_ascii_case(b"Transfer-Encoding");
         let put_right = side == Side::Response && self.ctx.place() == Place::Director;
         is_depth_field(field) || (frames && !put_right)
-    }
-
-    /// Removes every field of that name.
-    pub(crate) fn unset_all(&mut self, side: Side, name: &[u8]) {
-        while self.unset(side, name) > 0 {}
     }
 }
 

@@ -10,7 +10,7 @@ use std::{
 };
 
 use runtime::{
-    PullError, Say, Severity,
+    PullError, Reservation, Say, Severity,
     chain::{Outcome, TransferError},
 };
 
@@ -21,6 +21,10 @@ use crate::{
     log::{self, Tag},
     ttl,
 };
+
+/// A body up to this length is copied at once, so that its VM can serve the next request: what comes
+/// until the last byte is stored takes a worker longer than the guest took, sleep included.
+const SMALL: u64 = 16 << 10;
 
 /// An answer, and how far its body is handed over.
 #[derive(Debug)]
@@ -39,6 +43,25 @@ impl Answer {
             lifetime,
             left: len,
         }
+    }
+
+    /// Gives the request VM back before the body is delivered, where that costs the client nothing.
+    pub(crate) fn free_vm_early(&mut self) -> Result<(), TransferError> {
+        let small = self.left <= SMALL && !self.outcome.response.streams;
+        let quick = |held: &Reservation| held.is_quickly_reset();
+        if small && self.outcome.reservation.as_ref().is_some_and(quick) {
+            return self.free_vm();
+        }
+        Ok(())
+    }
+
+    /// Gives the request VM back and keeps a copy of what is still to be delivered.
+    fn free_vm(&mut self) -> Result<(), TransferError> {
+        if self.left == 0 {
+            self.outcome.reservation = None;
+            return Ok(());
+        }
+        self.outcome.detach()
     }
 
     /// Copies what there is room for, answers how many bytes.
@@ -77,12 +100,7 @@ impl Held {
     /// Gives the request VM back and keeps a copy of what is still to be delivered.
     pub(crate) fn detach(&mut self) -> Result<(), TransferError> {
         // SAFETY: made by `new`; the filter does not run while VCL does.
-        let answer = unsafe { self.0.as_mut() };
-        if answer.left == 0 {
-            answer.outcome.reservation = None;
-            return Ok(());
-        }
-        answer.outcome.detach()
+        unsafe { self.0.as_mut() }.free_vm()
     }
 
     pub(crate) fn is_delivered(&self) -> bool {

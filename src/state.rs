@@ -4,9 +4,9 @@
 //! deleted with the VCL, never before.
 
 use std::{
-    collections::HashMap,
+    collections::BTreeMap,
     ffi::{CString, c_void},
-    fmt,
+    fmt, mem,
 };
 
 use parking_lot::RwLock;
@@ -35,7 +35,7 @@ impl Director {
 pub(crate) struct State {
     pub(crate) vcl: runtime::Vcl,
     /// For each program as many directors as one task has ever asked for.
-    directors: RwLock<HashMap<Box<[u8]>, Vec<Director>>>,
+    directors: RwLock<BTreeMap<Box<[u8]>, Vec<Director>>>,
 }
 
 impl State {
@@ -71,7 +71,7 @@ impl State {
         program: &[u8],
         nth: usize,
     ) -> Option<Director> {
-        let known = |all: &HashMap<Box<[u8]>, Vec<Director>>| {
+        let known = |all: &BTreeMap<Box<[u8]>, Vec<Director>>| {
             all.get(program)
                 .and_then(|directors| directors.get(nth))
                 .copied()
@@ -102,7 +102,7 @@ fn make(ctx: Context<'_>, program: &[u8], nth: usize) -> Option<Director> {
 
 impl Drop for State {
     fn drop(&mut self) {
-        for director in self.directors.get_mut().drain().flat_map(|(_, all)| all) {
+        for director in mem::take(self.directors.get_mut()).into_values().flatten() {
             // SAFETY: made by `make` and deleted only here; the VCL has no tasks any more.
             unsafe { ffi::tk_director_delete(director.0) };
         }

@@ -10,6 +10,8 @@ use std::{
     sync::Arc,
 };
 
+use smallvec::SmallVec;
+
 use runtime::{chain::Chain, outgoing::SelfRequests};
 
 use crate::{
@@ -54,7 +56,8 @@ struct Begun {
 
 #[derive(Debug, Default)]
 pub(crate) struct Task {
-    calls: Vec<Call>,
+    /// Most tasks have one, which takes no allocation of its own.
+    calls: SmallVec<[Call; 1]>,
     begun: Begun,
     /// Kept until the task ends and not only until the body is handed over: the reset of the
     /// request VM must not delay the client.

@@ -56,13 +56,14 @@ tk_fail(VRT_CTX, const char *text, size_t len)
 static void
 put(struct vsl_log *vsl, int tag, const char *text, size_t len)
 {
+	txt t = { text, text + printable(len) };
 
 	if (tag < 0 || (size_t)tag >= sizeof tags / sizeof tags[0])
 		tag = TK_ERROR;
 	if (vsl != NULL)
-		VSLb(vsl, tags[tag], "%.*s", printable(len), text);
+		VSLbt(vsl, tags[tag], t);
 	else
-		VSL(tags[tag], NO_VXID, "%.*s", printable(len), text);
+		VSL(tags[tag], NO_VXID, "%.*s", (int)Tlen(t), text);
 }
 
 void

@@ -137,7 +137,6 @@ tk_respond(VRT_CTX, unsigned status, int has_body, int64_t length, void *source)
 	struct busyobj *bo = task(ctx);
 	struct vsl_log *vsl = bo->beresp->vsl;
 	struct vfp_entry *vfe;
-	char text[64];
 	unsigned room;
 
 	/*
@@ -148,12 +147,6 @@ tk_respond(VRT_CTX, unsigned status, int has_body, int64_t length, void *source)
 	WS_Release(bo->ws, 0);
 	if (room < RESPONSE_ROOM)
 		return (-1);
-	if (length >= 0) {
-		bprintf(text, "Content-Length: %jd", (intmax_t)length);
-		if (tk_http_append(ctx, TK_RESPONSE, text, strlen(text),
-		    TK_VMOD) < 0)
-			return (-1);
-	}
 	/* varnishd logs beresp as a whole when the director is done. */
 	bo->beresp->vsl = NULL;
 	http_PutResponse(bo->beresp, "HTTP/1.1", (uint16_t)status, NULL);

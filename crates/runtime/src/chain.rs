@@ -13,6 +13,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use smallvec::{SmallVec, smallvec};
+
 use crate::body::BodyError;
 use crate::exchange::{Exchange, Say, Severity};
 use crate::fields::check_value;
@@ -75,7 +77,8 @@ impl Link {
 /// Items in the order in which they run. A plain value: it belongs to whoever holds it.
 #[derive(Debug, Clone, Default)]
 pub struct Chain {
-    links: Vec<Link>,
+    /// Most chains are a program alone, which takes no allocation.
+    links: SmallVec<[Link; 1]>,
 }
 
 /// The chain has [`MOST_LINKS`] items already.
@@ -143,7 +146,7 @@ impl Chain {
     pub fn of(item: Item) -> Self {
         let threshold = Link::NEVER;
         Self {
-            links: vec![Link { item, threshold }],
+            links: smallvec![Link { item, threshold }],
         }
     }
 

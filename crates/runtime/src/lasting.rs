@@ -9,7 +9,7 @@
 //! Guards: what the host keeps for a request is gone before the next one, whoever's state the VM
 //! keeps; a VM in which anything failed is reset.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use sandbox::{Exit, GuestVirt, HostError};
 
@@ -147,7 +147,6 @@ impl Slot {
         self.layout.reset();
         self.inflow = None;
         self.outflow.reset();
-        self.spent = Duration::ZERO;
     }
 
     /// Runs a paused program from its answer to where it waits.

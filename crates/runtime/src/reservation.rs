@@ -1,4 +1,4 @@
-//! One request VM in the hands of one caller, from reserving to the delivered body.
+//! One request VM in the hands of one caller, from reserving to the copied body.
 //!
 //! Guards: a panic of ours while a guest runs costs the slot, not the process; what leaves a
 //! reservation has been wiped or is thrown away.
@@ -16,7 +16,7 @@ use crate::slot::{Slot, State};
 use crate::stream::PullError;
 
 /// A request VM held for one request. Dropping it wipes the VM and gives it back: keep it until
-/// the body is delivered.
+/// the body is copied.
 #[derive(Debug)]
 pub struct Reservation {
     slot: Option<Box<Slot>>,
@@ -38,14 +38,12 @@ impl Reservation {
 
     /// Says which request the body belongs to that comes next. Not needed without a body.
     pub fn begin(&mut self, request: &Request<'_>) {
-        let instance = Arc::clone(&self.instance);
-        let _poisoned_by_a_panic = self.with_slot(|slot| slot.begin(&instance, request));
+        let _poisoned_by_a_panic = self.with_slot(|slot, instance| slot.begin(instance, request));
     }
 
     /// Says that the request has a body, and how long it is if that is known.
     pub fn begin_body(&mut self, len: Option<u64>) -> Result<(), BodyError> {
-        let instance = Arc::clone(&self.instance);
-        self.with_slot(|slot| slot.begin_body(&instance, len))
+        self.with_slot(|slot, instance| slot.begin_body(instance, len))
             .unwrap_or(Err(BodyError::Over))
     }
 
@@ -55,33 +53,30 @@ impl Reservation {
         chunk: &[u8],
         exchange: &mut dyn Exchange,
     ) -> Result<(), BodyError> {
-        let instance = Arc::clone(&self.instance);
-        self.with_slot(|slot| slot.push_body(&instance, chunk, exchange))
+        self.with_slot(|slot, instance| slot.push_body(instance, chunk, exchange))
             .unwrap_or(Err(BodyError::Over))
     }
 
     /// Says that all of the body is there. A program that takes bodies in parts may run.
     pub fn end_body(&mut self, exchange: &mut dyn Exchange) -> Result<(), BodyError> {
-        let instance = Arc::clone(&self.instance);
-        self.with_slot(|slot| slot.end_stream(&instance, exchange))
+        self.with_slot(|slot, instance| slot.end_stream(instance, exchange))
             .unwrap_or(Err(BodyError::Over))
     }
 
     /// Lets the program answer. Never fails: the answer may be a plain 500. A reservation serves
     /// one request.
     pub fn handle(&mut self, request: &Request<'_>, exchange: &mut dyn Exchange) -> Response {
-        let instance = Arc::clone(&self.instance);
         let response = {
             let exchange = &mut *exchange;
-            self.with_slot(|slot| match slot.orders() {
-                Some(orders) => orders.run(|| slot.serve(&instance, request, exchange)),
-                None => Some(slot.serve(&instance, request, exchange)),
+            self.with_slot(|slot, instance| match slot.orders() {
+                Some(orders) => orders.run(|| slot.serve(instance, request, exchange)),
+                None => Some(slot.serve(instance, request, exchange)),
             })
         };
         response.flatten().unwrap_or_else(|| {
             let line = format!(
                 "{}: a failure of the host ended the request",
-                instance.name()
+                self.instance.name()
             );
             exchange.log(Severity::Error, line.as_bytes());
             Response::failed()
@@ -92,16 +87,23 @@ impl Reservation {
     /// end. For a body that is made while it is read, this runs the program.
     /// What the program logs goes to the journal.
     pub fn pull(&mut self, into: &mut [u8]) -> Result<usize, PullError> {
-        let instance = Arc::clone(&self.instance);
-        let mut say = |severity, line: &[u8]| journal::say(severity, instance.name(), line);
+        let program = Arc::clone(&self.instance);
+        let mut say = |severity, line: &[u8]| journal::say(severity, program.name(), line);
         self.pull_and_say(into, &mut say)
     }
 
     /// As `pull`, with the log where it belongs.
     pub fn pull_and_say(&mut self, into: &mut [u8], say: &mut Say<'_>) -> Result<usize, PullError> {
-        let instance = Arc::clone(&self.instance);
-        self.with_slot(|slot| slot.pull(&instance, into, say))
+        self.with_slot(|slot, instance| slot.pull(instance, into, say))
             .unwrap_or(Err(PullError::Over))
+    }
+
+    /// Whether giving the VM back takes next to no time. It may take long where a request wrote much,
+    /// and where the program runs on to keep its state.
+    pub fn is_quickly_reset(&self) -> bool {
+        self.slot
+            .as_deref()
+            .is_some_and(|slot| slot.is_quickly_reset(&self.instance))
     }
 
     /// Has the VM reset after this request, also that of a program that keeps its state
@@ -113,9 +115,9 @@ impl Reservation {
     }
 
     /// Runs code of ours on the slot; a panic in there poisons it.
-    fn with_slot<R>(&mut self, work: impl FnOnce(&mut Slot) -> R) -> Option<R> {
+    fn with_slot<R>(&mut self, work: impl FnOnce(&mut Slot, &Instance) -> R) -> Option<R> {
         let slot = self.slot.as_deref_mut()?;
-        match catch_unwind(AssertUnwindSafe(|| work(slot))) {
+        match catch_unwind(AssertUnwindSafe(|| work(slot, &self.instance))) {
             Ok(result) => Some(result),
             Err(_reported_by_the_hook) => {
                 slot.state = State::Poisoned;

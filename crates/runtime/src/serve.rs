@@ -3,7 +3,6 @@
 //! Never fails: a guest that does not answer gets a second chance by its error callback, and the
 //! caller gets a 500 if that fails too.
 
-use std::fmt;
 use std::io::{Cursor, Write as _};
 use std::time::{Duration, Instant};
 
@@ -63,15 +62,6 @@ pub(crate) enum Ended {
     Failed,
 }
 
-impl fmt::Display for Ended {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Status(status) => write!(f, "status {status}"),
-            Self::Failed => f.write_str("failed"),
-        }
-    }
-}
-
 impl Slot {
     pub(crate) fn serve(
         &mut self,
@@ -91,7 +81,7 @@ impl Slot {
             .add(self.body.map_or(0, |body| body.len()));
 
         let deadline = exchange.call_deadline(instance.max_request_time());
-        let begun = cpu_time();
+        let begun = self.vm.counters().cpu_time;
         let mut kind = "no call";
         let first = if self.answered_early() {
             kind = STREAM_POST;
@@ -99,9 +89,7 @@ impl Slot {
         } else {
             self.deliver(instance, request, exchange, deadline.at, &mut kind)
         };
-        // Each look at this clock is a system call.
-        let spent = cpu_time().saturating_sub(begun);
-        self.spent += spent;
+        let spent = self.vm.counters().cpu_time.saturating_sub(begun);
         self.lasting.served(first.is_ok());
         let answered = match first {
             Ok(()) => {
@@ -145,15 +133,30 @@ impl Slot {
         ended: Ended,
         exchange: &mut dyn Exchange,
     ) {
+        let (runs, cpu_time) = self.cost();
+        let cpu_time = u64::try_from(cpu_time.as_micros()).unwrap_or(u64::MAX);
+        let mut numbers = [itoa::Buffer::new(); 3];
+        let [status, us, exits] = &mut numbers;
+        let (ended, status) = match ended {
+            Ended::Status(number) => ("status ", status.format(number)),
+            Ended::Failed => ("failed", ""),
+        };
         // Without allocation; a line that is too long is cut.
         let mut line = Cursor::new([0; 384]);
-        let _cut = write!(
-            line,
-            "{}: {kind}, {ended}, cpu {} us, exits {}",
+        for part in [
             instance.name(),
-            self.spent.as_micros(),
-            self.runs()
-        );
+            ": ",
+            kind,
+            ", ",
+            ended,
+            status,
+            ", cpu ",
+            us.format(cpu_time),
+            " us, exits ",
+            exits.format(runs),
+        ] {
+            let _cut = line.write_all(part.as_bytes());
+        }
         let len = usize::try_from(line.position()).unwrap_or(0);
         let line = line.get_ref().get(..len).unwrap_or_default();
         exchange.log(Severity::Info, line);
@@ -391,16 +394,4 @@ fn write(vm: &mut Vm, at: GuestVirt, bytes: &[u8]) -> Result<(), Failure> {
     vm.memory_mut()
         .write(at, bytes)
         .map_err(|error| Failure::Guest(error.into()))
-}
-
-/// CPU time of this thread.
-pub(crate) fn cpu_time() -> Duration {
-    let mut time = libc::timespec {
-        tv_sec: 0,
-        tv_nsec: 0,
-    };
-    // SAFETY: the kernel writes to `time`; the clock exists on every Linux.
-    unsafe { libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &raw mut time) };
-    let seconds = u64::try_from(time.tv_sec).unwrap_or(0);
-    Duration::new(seconds, u32::try_from(time.tv_nsec).unwrap_or(0))
 }

@@ -38,11 +38,12 @@ pub(crate) struct Slot {
     pub(crate) lasting: Lasting,
     /// What the VM's counters said before this request, when they were last added to ours.
     seen: Counters,
-    /// CPU time of this request's guest calls so far.
-    pub(crate) spent: Duration,
     runner: Option<Runner<Retired>>,
     number: usize,
 }
+
+/// Copying so much back takes less time than a client could notice. Bytes.
+const QUICKLY_RESET: u64 = 256 << 10;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum State {
@@ -78,7 +79,6 @@ impl Slot {
             counters,
             lasting: Lasting::default(),
             seen: Counters::default(),
-            spent: Duration::ZERO,
             runner,
             number,
         }
@@ -149,8 +149,7 @@ impl Slot {
             state,
             counters, // about the slot, not the request
             lasting,
-            seen: _, // what was counted of the VM
-            spent,
+            seen: _,   // what was counted of the VM
             runner: _, // a thread without state
             number: _, // constant
         } = self;
@@ -160,7 +159,6 @@ impl Slot {
         *body = None;
         *inflow = None;
         outflow.reset();
-        *spent = Duration::ZERO;
         let wiped = vm.reset()?;
         *state = State::Ready;
         counters.resets.add(1);
@@ -173,10 +171,18 @@ impl Slot {
         Ok(())
     }
 
-    /// KVM exits of this request so far.
-    pub(crate) fn runs(&self) -> u64 {
-        let now = self.vm.counters().kvm_runs;
-        now.saturating_sub(self.seen.kvm_runs)
+    /// Whether the slot is soon ready for its next request.
+    pub(crate) fn is_quickly_reset(&self, instance: &Instance) -> bool {
+        instance.is_ephemeral() && self.vm.memory().dirty_bytes() <= QUICKLY_RESET
+    }
+
+    /// KVM exits and CPU time of this request so far.
+    pub(crate) fn cost(&self) -> (u64, Duration) {
+        let (now, before) = (self.vm.counters(), &self.seen);
+        (
+            now.kvm_runs.saturating_sub(before.kvm_runs),
+            now.cpu_time.saturating_sub(before.cpu_time),
+        )
     }
 
     /// Adds what the VM has cost since the last time.

@@ -12,7 +12,6 @@ use sandbox::{Exit, Fault, GuestVirt};
 use crate::exchange::Say;
 use crate::hypercalls::{Producer, Scene, Stage};
 use crate::instance::Instance;
-use crate::serve::cpu_time;
 use crate::slot::{Slot, State};
 
 /// How long a program may take to make one part.
@@ -126,12 +125,12 @@ impl Slot {
         into: &mut [u8],
         say: &mut Say<'_>,
     ) -> Result<usize, PullError> {
-        let begun = cpu_time();
+        let begun = self.vm.counters().cpu_time;
         self.counters.invocations.add(1);
         let total = self.desk.answer.content_length();
         let written = total.saturating_sub(self.outflow.left);
         let result = self.call_producer(instance, producer, written, into, say);
-        let took = cpu_time().saturating_sub(begun);
+        let took = self.vm.counters().cpu_time.saturating_sub(begun);
         match result {
             Ok(len) => {
                 self.counters.request_cpu_time.add_time(took);

@@ -17,7 +17,7 @@ use crate::exchange::{Exchange, Limit};
 use crate::hypercalls::Entry;
 use crate::instance::Instance;
 use crate::request_abi::{Request, Strings};
-use crate::serve::{Ended, STREAM_POST, cpu_time};
+use crate::serve::{Ended, STREAM_POST};
 use crate::slot::{Slot, State};
 
 /// Bytes that a program gets at once: as many as fit into the request area beside the request, so
@@ -129,20 +129,19 @@ impl Slot {
         function: GuestVirt,
         exchange: &mut dyn Exchange,
     ) -> Result<(), BodyError> {
-        let begun = cpu_time();
+        let begun = self.vm.counters().cpu_time;
         let result = match self.orders() {
             None => self.call_taker(instance, function, exchange),
             Some(orders) => orders
                 .run(|| self.call_taker(instance, function, exchange))
                 .unwrap_or(Err(BodyError::Over)),
         };
-        let took = cpu_time().saturating_sub(begun);
+        let took = self.vm.counters().cpu_time.saturating_sub(begun);
         match &result {
             Ok(()) => &self.counters.request_cpu_time,
             Err(_) => &self.counters.exception_cpu_time,
         }
         .add_time(took);
-        self.spent += took;
         if result.is_err() {
             self.tell_cost(instance, STREAM_POST, Ended::Failed, exchange);
             if self.state != State::Poisoned {

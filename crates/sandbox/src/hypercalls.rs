@@ -35,6 +35,12 @@ pub trait Hypercalls {
     /// Answers hypercall `number`.
     fn hypercall(&mut self, vm: &mut VmCall<'_>, number: u32) -> Action;
 
+    /// Whether hypercall `number` ends the guest's call and waits for nothing: then its CPU time can be
+    /// had for less.
+    fn ends_call(&self, _number: u32) -> bool {
+        false
+    }
+
     /// Takes what the program wrote to its standard output (1) or error (2). How much that may be
     /// is limited by the caller.
     fn output(&mut self, stream: u8, text: &[u8]);

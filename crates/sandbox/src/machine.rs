@@ -3,6 +3,7 @@
 //! Where the CPU stands when it stops decides how it is entered next: after a hypercall it is in
 //! user mode and general registers are enough; anywhere else the next entry starts over at CPL 0.
 
+mod stopwatch;
 mod turn;
 
 use std::time::{Duration, Instant};
@@ -16,6 +17,7 @@ use crate::layout;
 use crate::linux::Process;
 use crate::memory::{DirtyBits, Memory, Wiped};
 use crate::{Fault, Hypercalls, Regs};
+use stopwatch::Stopwatch;
 
 /// How a run ended without a fault.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,6 +55,8 @@ pub struct Counters {
     pub full_resets: u64,
     /// Pages that resets found dirty.
     pub dirty_pages: u64,
+    /// CPU time of runs. Of a run that exits only once: the time that elapsed.
+    pub cpu_time: Duration,
 }
 
 #[derive(Debug)]
@@ -70,6 +74,7 @@ pub(crate) struct Machine {
     pub(crate) debugging: Debugging,
     /// How far from its file's addresses the program lies.
     pub(crate) bias: u64,
+    stopwatch: Stopwatch,
     limit: MemoryLimit,
     bits: DirtyBits,
     /// Bytes that still count as dirty from earlier requests, on hosts where dirty bits stay.
@@ -155,6 +160,7 @@ impl Machine {
             error_code: false,
             debugging: Debugging::default(),
             bias: 0,
+            stopwatch: Stopwatch::start(),
             limit,
             bits: host.facts().dirty_bits,
             inherited: 0,
@@ -242,6 +248,7 @@ impl Machine {
             error_code: _, // as `stands`, set at every exception
             debugging: _,  // constant
             bias: _,       // constant
+            stopwatch: _,  // started at every run
             limit: _,      // constant
             bits,          // constant
             inherited,     // what the pages copied back go on counting
@@ -303,7 +310,9 @@ impl Machine {
         calls: &mut dyn Hypercalls,
     ) -> Result<Exit, Fault> {
         self.arm(deadline);
+        self.stopwatch = Stopwatch::start();
         let result = self.run_armed(deadline, calls);
+        self.counters.cpu_time += self.stopwatch.read();
         self.watch.disarm();
         result
     }
@@ -324,6 +333,7 @@ impl Machine {
         let mut stop = std::mem::take(&mut self.debugging.at_start).then_some("starts");
         loop {
             if let Some(why) = stop.take() {
+                self.stopwatch.exit();
                 let left = deadline.saturating_duration_since(Instant::now());
                 if let Some(end) = self.debug(why, calls) {
                     return end;

@@ -281,6 +281,10 @@ impl Hypercalls for Scene<'_> {
         }
     }
 
+    fn ends_call(&self, number: u32) -> bool {
+        number == abi::TINYKVM_CALL_BACKEND_RESPONSE
+    }
+
     fn output(&mut self, _stream: u8, text: &[u8]) {
         self.say_lines(text);
     }

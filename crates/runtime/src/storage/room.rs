@@ -23,7 +23,6 @@ use crate::exchange::Severity;
 use crate::hypercalls::{Desk, Regexes, Said, Scene, Stage};
 use crate::journal;
 use crate::outgoing::FetchRule;
-use crate::serve::cpu_time;
 
 /// How long a function may take after it has returned its result.
 const CLEAN_UP: Duration = Duration::from_secs(1);
@@ -164,7 +163,7 @@ impl Room {
         self.desk.begin_call(self.lines.left(Instant::now()));
         let counters = &self.shared.machine;
         counters.invocations.add(1);
-        let begun = cpu_time();
+        let begun = vm.counters().cpu_time;
         let deadline = Instant::now() + max_time;
         let result = catch_unwind(AssertUnwindSafe(|| {
             let mut running = Running {
@@ -175,7 +174,7 @@ impl Room {
             };
             work(&mut running)
         }));
-        let took = cpu_time().saturating_sub(begun);
+        let took = vm.counters().cpu_time.saturating_sub(begun);
         self.lines.used(self.desk.log.lines_used());
         self.count(&vm);
         let result = result.unwrap_or_else(|_reported_by_the_hook| {

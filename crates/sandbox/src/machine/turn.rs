@@ -45,6 +45,7 @@ impl Machine {
                 return Err(self.exception(vector));
             }
             Event::Interrupted => {
+                self.stopwatch.exit();
                 self.counters.interruptions += 1;
                 self.stands = Stands::InKernel;
                 self.vcpu.clear_immediate_exit();
@@ -96,6 +97,9 @@ impl Machine {
             self.system_call(u64::from(number), self.regs.r10, deadline, calls)?;
             return Ok(Turn::Answered);
         }
+        if !calls.ends_call(number) {
+            self.stopwatch.exit();
+        }
         self.counters.hypercalls += 1;
         let mut call = VmCall {
             regs: &mut self.regs,
@@ -119,6 +123,7 @@ impl Machine {
         deadline: Instant,
         calls: &mut dyn Hypercalls,
     ) -> Result<(), Fault> {
+        self.stopwatch.exit();
         self.counters.system_calls += 1;
         let mut bases = FsBase::default();
         if number == ARCH_PRCTL {
