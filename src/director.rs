@@ -164,14 +164,12 @@ fn answer(ctx: Context<'_>, call: &Call) -> Result<Held, Failure> {
     };
     let left = if has_body { response.content_length } else { 0 };
     let status = u32::from(response.status);
-    messages.unset_own(b"Content-Length");
+    let mut digits = itoa::Buffer::new();
     if length >= 0 {
-        messages
-            .put_own(
-                b"Content-Length",
-                itoa::Buffer::new().format(length).as_bytes(),
-            )
-            .map_err(|_| no_room())?;
+        let put = messages.put_own(b"Content-Length", digits.format(length).as_bytes());
+        put.map_err(|_| no_room())?;
+    } else {
+        messages.unset_own(b"Content-Length");
     }
     let mut answer = Answer::new(outcome, lifetime, left);
     answer.free_vm_early().map_err(|error| Failure::Body {

@@ -1,5 +1,5 @@
 //! The response body, from the request VM into Varnish's storage: copied once, piece by piece,
-//! into the memory that the storage offers.
+//! into the memory that the storage offers. A small one is copied twice, so that its VM is free at once.
 //!
 //! Guards: the request VM stays as the guest left it until the last byte is copied.
 

@@ -60,7 +60,7 @@ pub(crate) struct Task {
     calls: SmallVec<[Call; 1]>,
     begun: Begun,
     /// Kept until the task ends and not only until the body is handed over: the reset of the
-    /// request VM must not delay the client.
+    /// request VM must not delay the client. One that takes no time is done already.
     pub(crate) answer: Option<Held>,
     /// Texts that VCL was given.
     texts: Vec<CString>,

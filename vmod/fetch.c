@@ -7,8 +7,6 @@
 
 #include "house.h"
 
-#include <stdio.h>
-
 #include "vtim.h"
 
 static struct busyobj *

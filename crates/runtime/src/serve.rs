@@ -328,6 +328,7 @@ impl Slot {
             content_type: &text,
             ..*request
         };
+        let begun = self.vm.counters().cpu_time;
         let result = self.push_strings(&request).and_then(|at| {
             let arguments = [at.url, at.argument, at.content_type];
             let deadline = Instant::now() + SECOND_CHANCE;
@@ -336,9 +337,14 @@ impl Slot {
             })?;
             self.check_answer(&exit)
         });
+        let spent = self.vm.counters().cpu_time.saturating_sub(begun);
         match result {
-            Ok(()) => true,
+            Ok(()) => {
+                self.counters.request_cpu_time.add_time(spent);
+                true
+            }
             Err(failure) => {
+                self.counters.exception_cpu_time.add_time(spent);
                 self.count(&failure, response);
                 if matches!(failure, Failure::Guest(Fault::Machine(_))) {
                     self.state = State::Poisoned;

@@ -42,9 +42,6 @@ pub(crate) struct Slot {
     number: usize,
 }
 
-/// Copying so much back takes less time than a client could notice. Bytes.
-const QUICKLY_RESET: u64 = 256 << 10;
-
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum State {
     /// As forked.
@@ -173,7 +170,7 @@ impl Slot {
 
     /// Whether the slot is soon ready for its next request.
     pub(crate) fn is_quickly_reset(&self, instance: &Instance) -> bool {
-        instance.is_ephemeral() && self.vm.memory().dirty_bytes() <= QUICKLY_RESET
+        instance.is_ephemeral() && self.vm.is_quickly_reset()
     }
 
     /// KVM exits and CPU time of this request so far.

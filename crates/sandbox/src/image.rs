@@ -4,6 +4,7 @@
 use std::ops::Range;
 use std::sync::Arc;
 
+use crate::address::PAGE_SIZE;
 use crate::elf::Symbols;
 use crate::gdb::Debugging;
 use crate::kvm::{Facts, Host, HostError};
@@ -59,6 +60,11 @@ impl Image {
     /// touched.
     pub fn span(&self) -> u64 {
         self.frozen.span()
+    }
+
+    /// Pages that a VM may have written and still keep them for its next request.
+    pub(crate) fn keep_pages(&self) -> u64 {
+        self.limits.keep / PAGE_SIZE
     }
 
     /// What the program has mapped, in the order of addresses, with rights.

@@ -74,7 +74,7 @@ pub(crate) struct Machine {
     pub(crate) debugging: Debugging,
     /// How far from its file's addresses the program lies.
     pub(crate) bias: u64,
-    stopwatch: Stopwatch,
+    pub(crate) stopwatch: Stopwatch,
     limit: MemoryLimit,
     bits: DirtyBits,
     /// Bytes that still count as dirty from earlier requests, on hosts where dirty bits stay.
@@ -268,6 +268,11 @@ impl Machine {
         Ok(wiped)
     }
 
+    /// Whether a reset takes some microseconds and no call of KVM.
+    pub(crate) fn is_quickly_reset(&self, keep_pages: u64) -> bool {
+        self.memory.is_quickly_reset(keep_pages)
+    }
+
     /// Bytes that the current request has written and no earlier one had.
     pub(crate) fn dirty_bytes(&self) -> u64 {
         self.memory.dirty_bytes().saturating_sub(self.inherited)
@@ -333,7 +338,6 @@ impl Machine {
         let mut stop = std::mem::take(&mut self.debugging.at_start).then_some("starts");
         loop {
             if let Some(why) = stop.take() {
-                self.stopwatch.exit();
                 let left = deadline.saturating_duration_since(Instant::now());
                 if let Some(end) = self.debug(why, calls) {
                     return end;

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use crate::address::{GuestPhys, GuestVirt, PAGE_SIZE};
+use crate::address::{GuestPhys, GuestVirt};
 use crate::entry::Frame;
 use crate::image::Image;
 use crate::kvm::HostError;
@@ -226,11 +226,15 @@ impl Vm {
                 "the VM stopped in a state it cannot leave".into(),
             ));
         }
-        let keep_pages = image.limits.keep / PAGE_SIZE;
-        let wiped = machine.reset(&image.process, keep_pages)?;
+        let wiped = machine.reset(&image.process, image.keep_pages())?;
         *area_next = image.frozen.request_area().start;
         *reload |= wiped.reload;
         Ok(wiped)
+    }
+
+    /// Whether a reset would take some microseconds and no call of KVM.
+    pub fn is_quickly_reset(&self) -> bool {
+        self.machine.is_quickly_reset(self.image.keep_pages())
     }
 
     /// The guest-physical pages in which this VM's memory differs from its image: none after a

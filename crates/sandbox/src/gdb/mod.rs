@@ -70,6 +70,7 @@ impl Machine {
         calls: &mut dyn Hypercalls,
     ) -> Option<Result<Exit, Fault>> {
         self.watch.disarm();
+        self.stopwatch.exit();
         let Some(_session) = SESSION.try_lock() else {
             calls.notice(&format!(
                 "{why}: goes on: another debugging session is open"

@@ -20,7 +20,7 @@ use super::backing::{Backing, Shared};
 use super::paging::{self, NO_EXECUTE, OWNED, Outline, PRESENT, USER, WRITE};
 use super::regions::shared_entry;
 use super::space::Space;
-use super::{GUARD, Memory, Protection, Role};
+use super::{Edit, GUARD, Memory, Protection, Role};
 use crate::address::{GuestPhys, GuestVirt, PAGE_SIZE};
 use crate::arith::to_usize;
 
@@ -217,9 +217,9 @@ impl Frozen {
         })
     }
 
-    /// Where a fork's page tables have entries.
-    pub(super) fn outline(&self) -> &Outline {
-        &self.outline
+    /// Where a fork's page tables have entries, if it has changed none and added no table.
+    pub(super) fn outline(&self, edits: &[Edit], tables_grew: bool) -> Option<&Outline> {
+        (edits.is_empty() && !tables_grew).then_some(&self.outline)
     }
 
     /// Guest-physical bytes of a fork.

@@ -197,10 +197,10 @@ impl Role {
             Self::Request {
                 frozen,
                 edits,
-                tables_grew: false,
+                tables_grew,
                 ..
-            } if edits.is_empty() => Some(frozen.outline()),
-            _ => None,
+            } => frozen.outline(edits, *tables_grew),
+            Self::Main { .. } => None,
         }
     }
 }

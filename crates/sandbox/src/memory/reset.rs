@@ -102,6 +102,13 @@ impl Memory {
         different
     }
 
+    /// Whether a reset is a matter of copying few pages.
+    pub(crate) fn is_quickly_reset(&self, keep_pages: u64) -> bool {
+        const FEW: u64 = 64;
+        let unchanged = self.role.outline().is_some();
+        unchanged && self.dirty_bytes() <= keep_pages.min(FEW) * PAGE_SIZE
+    }
+
     /// Undoes everything since the fork or the last reset. More than `keep_pages` dirty pages are
     /// given back to the host instead of being kept for the next request.
     pub(crate) fn reset(&mut self, bits: DirtyBits, keep_pages: u64) -> io::Result<Wiped> {
@@ -133,8 +140,7 @@ impl Memory {
         };
         // What all VMs share is nobody's to wipe.
         let own = backing.shared_from();
-        let unchanged = edits.is_empty() && !*tables_grew;
-        let outline = unchanged.then(|| frozen.outline());
+        let outline = frozen.outline(edits, *tables_grew);
         paging::visit_dirty(backing, outline, clear, &mut |frame| {
             if frame.raw() < own {
                 dirty.extend(u32::try_from(frame.raw() / PAGE_SIZE));

@@ -268,6 +268,58 @@ fn a_reset_undoes_exactly_the_pages_that_were_written() {
 }
 
 #[test]
+fn a_reset_finds_what_was_written_wherever_it_is() {
+    let (image, _) = frozen();
+    let area = image.request_area();
+    let stack = area.start - 4 * MIB..area.start;
+    for bits in [DirtyBits::Fresh, DirtyBits::Sticky] {
+        let mut memory = image.fork().unwrap();
+        let arena = memory
+            .map(Place::Anywhere, 8 * MIB, Protection::READ_WRITE)
+            .unwrap()
+            .raw();
+        let heap = HEAP..memory.set_break(GuestVirt::new(HEAP + 4096)).raw();
+        for range in [stack.clone(), area.clone(), arena..arena + 8 * MIB, heap] {
+            for at in [range.start, range.start + 2048, range.end - 8] {
+                memory.write(GuestVirt::new(at), b"dirt").unwrap();
+            }
+        }
+        assert_eq!(reset(&mut memory, bits).pages, 7, "{bits:?}");
+        // Behind the request area there is room in its page table, where the image has no entries.
+        let gap = GuestVirt::new(area.end + 64 * 4096);
+        let before = memory.write(gap, b"dirt").unwrap_err();
+        assert_eq!(before.kind, AccessKind::Unmapped);
+        memory
+            .map(Place::Fixed(gap), 4096, Protection::READ_WRITE)
+            .unwrap();
+        memory.write(gap, b"dirt").unwrap();
+        memory.write(GuestVirt::new(area.start), b"dirt").unwrap();
+        reset(&mut memory, bits);
+        assert!(memory.write(gap, b"dirt").is_err());
+    }
+}
+
+#[test]
+fn a_reset_is_quick_where_few_pages_are_to_be_copied_and_nothing_else() {
+    let (image, data) = frozen();
+    let mut memory = image.fork().unwrap();
+    assert!(memory.is_quickly_reset(u64::MAX));
+    memory.write(data, b"dirt").unwrap();
+    assert!(memory.is_quickly_reset(u64::MAX));
+    assert!(!memory.is_quickly_reset(0), "everything is dropped");
+    let at = memory
+        .map(Place::Anywhere, MIB, Protection::READ_WRITE)
+        .unwrap();
+    for page in 0..100 {
+        memory.write(add(at, page * 4096), b"dirt").unwrap();
+    }
+    assert!(!memory.is_quickly_reset(u64::MAX));
+    reset(&mut memory, DirtyBits::Fresh);
+    memory.protect(data, 4096, Protection::READ).unwrap();
+    assert!(!memory.is_quickly_reset(u64::MAX));
+}
+
+#[test]
 fn changed_rights_are_undone() {
     let (image, data) = frozen();
     for bits in [DirtyBits::Fresh, DirtyBits::Sticky] {
