@@ -1,0 +1,184 @@
+//! What a reset finds and undoes, and what it keeps.
+
+use super::*;
+
+#[test]
+fn a_reset_undoes_exactly_the_pages_that_were_written() {
+    let (image, data) = frozen();
+    for (pages, bits) in [
+        (1, DirtyBits::Fresh),
+        (1000, DirtyBits::Fresh),
+        (1000, DirtyBits::Sticky),
+    ] {
+        let mut memory = image.fork().unwrap();
+        let at = memory
+            .map(Place::Anywhere, 1000 * 4096, Protection::READ_WRITE)
+            .unwrap();
+        for page in 0..pages {
+            memory.write(add(at, page * 4096), b"dirt").unwrap();
+        }
+        memory.write(data, b"dirt").unwrap();
+        assert_eq!(reset(&mut memory, bits).pages, pages + 1);
+        let expected = if bits == DirtyBits::Fresh {
+            0
+        } else {
+            pages + 1
+        };
+        assert_eq!(reset(&mut memory, bits).pages, expected, "{bits:?}");
+    }
+}
+
+#[test]
+fn a_reset_finds_what_was_written_wherever_it_is() {
+    let (image, _) = frozen();
+    let area = image.request_area();
+    let stack = area.start - 4 * MIB..area.start;
+    for bits in [DirtyBits::Fresh, DirtyBits::Sticky] {
+        let mut memory = image.fork().unwrap();
+        let arena = memory
+            .map(Place::Anywhere, 8 * MIB, Protection::READ_WRITE)
+            .unwrap()
+            .raw();
+        let heap = HEAP..memory.set_break(GuestVirt::new(HEAP + 4096)).raw();
+        for range in [stack.clone(), area.clone(), arena..arena + 8 * MIB, heap] {
+            for at in [range.start, range.start + 2048, range.end - 8] {
+                memory.write(GuestVirt::new(at), b"dirt").unwrap();
+            }
+        }
+        assert_eq!(reset(&mut memory, bits).pages, 7, "{bits:?}");
+        // Behind the request area there is room in its page table, where the image has no entries.
+        let gap = GuestVirt::new(area.end + 64 * 4096);
+        let before = memory.write(gap, b"dirt").unwrap_err();
+        assert_eq!(before.kind, AccessKind::Unmapped);
+        memory
+            .map(Place::Fixed(gap), 4096, Protection::READ_WRITE)
+            .unwrap();
+        memory.write(gap, b"dirt").unwrap();
+        memory.write(GuestVirt::new(area.start), b"dirt").unwrap();
+        reset(&mut memory, bits);
+        assert!(memory.write(gap, b"dirt").is_err());
+    }
+}
+
+#[test]
+fn a_reset_is_quick_where_few_pages_are_to_be_copied_and_nothing_else() {
+    let (image, data) = frozen();
+    let mut memory = image.fork().unwrap();
+    assert!(memory.is_quickly_reset(u64::MAX));
+    memory.write(data, b"dirt").unwrap();
+    assert!(memory.is_quickly_reset(u64::MAX));
+    assert!(!memory.is_quickly_reset(0), "everything is dropped");
+    let at = memory
+        .map(Place::Anywhere, MIB, Protection::READ_WRITE)
+        .unwrap();
+    for page in 0..100 {
+        memory.write(add(at, page * 4096), b"dirt").unwrap();
+    }
+    assert!(!memory.is_quickly_reset(u64::MAX));
+    reset(&mut memory, DirtyBits::Fresh);
+    memory.protect(data, 4096, Protection::READ).unwrap();
+    assert!(!memory.is_quickly_reset(u64::MAX));
+}
+
+#[test]
+fn changed_rights_are_undone() {
+    let (image, data) = frozen();
+    for bits in [DirtyBits::Fresh, DirtyBits::Sticky] {
+        let mut memory = image.fork().unwrap();
+        memory.protect(data, 4096, Protection::NONE).unwrap();
+        memory.protect(data, 4096, Protection::READ).unwrap();
+        assert_eq!(
+            memory.write(data, b"x").unwrap_err().kind,
+            AccessKind::ReadOnly
+        );
+        memory.protect(TEXT, 4096, Protection::READ_WRITE).unwrap();
+        memory.write(TEXT, b"evil").unwrap();
+        assert!(!memory.is_executable(TEXT));
+        reset(&mut memory, bits);
+        assert!(memory.is_executable(TEXT));
+        memory.write(data, b"x").unwrap();
+    }
+}
+
+#[test]
+fn everything_a_request_maps_is_gone_after_a_reset() {
+    let (image, data) = frozen();
+    for bits in [DirtyBits::Fresh, DirtyBits::Sticky] {
+        let mut memory = image.fork().unwrap();
+        let first = memory
+            .map(Place::Anywhere, MIB, Protection::READ_WRITE)
+            .unwrap();
+        memory.write(first, b"one").unwrap();
+        memory.unmap(first, MIB).unwrap();
+        let again = memory
+            .map(Place::Anywhere, MIB, Protection::READ_WRITE)
+            .unwrap();
+        assert_eq!(memory.read_bytes(again, 3, 3).unwrap(), [0; 3]);
+        memory.unmap(data, 8192).unwrap();
+        assert!(memory.read(data, &mut [0]).is_err());
+        // A place of its own choice needs page tables of its own: those go, too.
+        let far = GuestVirt::new(0xc0_0000_0000);
+        memory
+            .map(Place::Fixed(far), 3 * 4096, Protection::READ_WRITE)
+            .unwrap();
+        memory.write(far, b"far away").unwrap();
+        assert!(reset(&mut memory, bits).full);
+        assert!(memory.read(far, &mut [0]).is_err());
+        assert_eq!(memory.read_bytes(data, 4, 4).unwrap(), [7; 4]);
+        let at = memory
+            .map(Place::Anywhere, MIB, Protection::READ_WRITE)
+            .unwrap();
+        assert_eq!(at, first);
+    }
+}
+
+#[test]
+fn a_vm_that_grew_fat_gives_its_memory_back() {
+    let (image, _) = frozen();
+    let mut memory = image.fork().unwrap();
+    let at = memory
+        .map(Place::Anywhere, 4 * MIB, Protection::READ_WRITE)
+        .unwrap();
+    memory.write(at, &vec![1; 4 << 20]).unwrap();
+    let wiped = memory.reset(DirtyBits::Sticky, 100).unwrap();
+    assert!(wiped.full && wiped.pages >= 1024);
+    assert_eq!(memory.differences(), []);
+    assert_eq!(reset(&mut memory, DirtyBits::Sticky).pages, 0);
+}
+
+#[test]
+fn one_request_that_wrote_much_does_not_burden_those_after_it_for_long() {
+    let (image, data) = frozen();
+    for bits in [DirtyBits::Fresh, DirtyBits::Sticky] {
+        let mut memory = image.fork().unwrap();
+        memory.write(data, b"little").unwrap();
+        memory.reset(bits, u64::MAX).unwrap();
+        let at = memory
+            .map(Place::Anywhere, 4 * MIB, Protection::READ_WRITE)
+            .unwrap();
+        memory.write(at, &vec![1; 4 << 20]).unwrap();
+        memory.reset(bits, u64::MAX).unwrap();
+        let mut full = 0;
+        for _ in 0..100 {
+            memory.write(data, b"little").unwrap();
+            full += u32::from(memory.reset(bits, u64::MAX).unwrap().full);
+        }
+        memory.write(data, b"little").unwrap();
+        assert!(reset(&mut memory, bits).pages < 8);
+        assert_eq!(full, u32::from(bits == DirtyBits::Sticky));
+    }
+}
+
+#[test]
+fn requests_that_always_write_much_keep_their_pages() {
+    let (image, _) = frozen();
+    let mut memory = image.fork().unwrap();
+    for _ in 0..200 {
+        let at = memory
+            .map(Place::Anywhere, 2 * MIB, Protection::READ_WRITE)
+            .unwrap();
+        memory.write(at, &vec![1; 2 << 20]).unwrap();
+        assert!(!memory.reset(DirtyBits::Sticky, u64::MAX).unwrap().full);
+    }
+    assert_eq!(memory.differences(), []);
+}
