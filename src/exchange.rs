@@ -158,10 +158,11 @@ impl<'a> Messages<'a> {
 
     /// A field of the response, instead of all of that name.
     pub(crate) fn put_own(&mut self, name: &[u8], value: &[u8]) -> Result<(), FieldError> {
+        self.unset_own(name);
         let (raw, side) = (self.ctx.raw(), number(Side::Response));
         let (text, len) = (value.as_ptr().cast(), value.len());
         // SAFETY: a valid context of a task; name and value are copied during the call.
-        place(unsafe { ffi::tk_http_put(raw, side, name.as_ptr().cast(), name.len(), text, len) })
+        place(unsafe { ffi::tk_http_add(raw, side, name.as_ptr().cast(), name.len(), text, len) })
             .map(|_place| ())
     }
 

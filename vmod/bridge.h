@@ -112,8 +112,8 @@ struct tk_bytes tk_http_find(const struct vrt_ctx *, int side, const char *name,
 int tk_http_append(const struct vrt_ctx *, int side, const char *, size_t, int writer);
 int tk_http_set(const struct vrt_ctx *, int side, const char *, size_t, size_t name_len,
     int writer);
-/* Instead of all fields of that name; a field of our own. */
-int tk_http_put(const struct vrt_ctx *, int side, const char *name, size_t, const char *value,
+/* A field of our own. */
+int tk_http_add(const struct vrt_ctx *, int side, const char *name, size_t, const char *value,
     size_t);
 unsigned tk_http_unset(const struct vrt_ctx *, int side, const char *name, size_t);
 

@@ -183,15 +183,13 @@ tk_http_set(VRT_CTX, int side, const char *field, size_t len, size_t name_len, i
 }
 
 int
-tk_http_put(VRT_CTX, int side, const char *name, size_t name_len, const char *value, size_t len)
+tk_http_add(VRT_CTX, int side, const char *name, size_t name_len, const char *value, size_t len)
 {
 	struct http *hp = message(ctx, side);
 	char *field;
 
 	if (hp == NULL)
 		return (TK_NO_TABLE);
-	while (tk_http_unset(ctx, side, name, name_len) > 0)
-		continue;
 	if (hp->nhd >= hp->shd)
 		return (TK_NO_FIELD);
 	field = tk_workspace_alloc(ctx, name_len + 2 + len);

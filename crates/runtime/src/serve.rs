@@ -90,14 +90,11 @@ impl Slot {
             self.deliver(instance, request, exchange, deadline.at, &mut kind)
         };
         let spent = self.vm.counters().cpu_time.saturating_sub(begun);
+        self.counters.cpu_time(first.is_ok(), spent);
         self.lasting.served(first.is_ok());
         let answered = match first {
-            Ok(()) => {
-                self.counters.request_cpu_time.add_time(spent);
-                true
-            }
+            Ok(()) => true,
             Err(failure) => {
-                self.counters.exception_cpu_time.add_time(spent);
                 self.count(&failure, &mut response);
                 let limit = match failure {
                     Failure::Guest(Fault::TimedOut) => format!(" ({})", deadline.limit),
@@ -338,13 +335,10 @@ impl Slot {
             self.check_answer(&exit)
         });
         let spent = self.vm.counters().cpu_time.saturating_sub(begun);
+        self.counters.cpu_time(result.is_ok(), spent);
         match result {
-            Ok(()) => {
-                self.counters.request_cpu_time.add_time(spent);
-                true
-            }
+            Ok(()) => true,
             Err(failure) => {
-                self.counters.exception_cpu_time.add_time(spent);
                 self.count(&failure, response);
                 if matches!(failure, Failure::Guest(Fault::Machine(_))) {
                     self.state = State::Poisoned;

@@ -217,6 +217,16 @@ impl SlotCounters {
         add(&self.dirty_pages, now.dirty_pages, before.dirty_pages);
     }
 
+    /// Counts the CPU time of a guest call.
+    pub(crate) fn cpu_time(&self, answered: bool, time: Duration) {
+        if answered {
+            &self.request_cpu_time
+        } else {
+            &self.exception_cpu_time
+        }
+        .add_time(time);
+    }
+
     /// Counts the class of a status that a client is going to see.
     pub(crate) fn status(&self, status: u16) {
         match status {

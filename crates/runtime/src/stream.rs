@@ -131,13 +131,10 @@ impl Slot {
         let written = total.saturating_sub(self.outflow.left);
         let result = self.call_producer(instance, producer, written, into, say);
         let took = self.vm.counters().cpu_time.saturating_sub(begun);
+        self.counters.cpu_time(result.is_ok(), took);
         match result {
-            Ok(len) => {
-                self.counters.request_cpu_time.add_time(took);
-                Ok(len)
-            }
+            Ok(len) => Ok(len),
             Err(fault) => {
-                self.counters.exception_cpu_time.add_time(took);
                 self.count_fault(&fault);
                 // What a program could not go on with, it is not asked to.
                 self.state = match fault {

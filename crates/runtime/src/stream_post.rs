@@ -137,11 +137,7 @@ impl Slot {
                 .unwrap_or(Err(BodyError::Over)),
         };
         let took = self.vm.counters().cpu_time.saturating_sub(begun);
-        match &result {
-            Ok(()) => &self.counters.request_cpu_time,
-            Err(_) => &self.counters.exception_cpu_time,
-        }
-        .add_time(took);
+        self.counters.cpu_time(result.is_ok(), took);
         if result.is_err() {
             self.tell_cost(instance, STREAM_POST, Ended::Failed, exchange);
             if self.state != State::Poisoned {

@@ -3,8 +3,8 @@
 
 use std::time::{Duration, SystemTime};
 
-use crate::Regs;
 use crate::kvm::{Host, host_tsc};
+use crate::{Regs, clock};
 use tinykvm_sys::abi::{tinykvm_clock, tinykvm_frame};
 
 /// Fresh random bytes are fetched from the kernel for so many entries at once.
@@ -93,22 +93,8 @@ impl Clock {
             tsc_base: host_tsc(),
             mult: self.mult,
             realtime_ns: nanoseconds(realtime.unwrap_or_default()),
-            monotonic_ns: monotonic(),
+            monotonic_ns: nanoseconds(clock::read(libc::CLOCK_MONOTONIC).unwrap_or_default()),
             ..Default::default()
         }
     }
-}
-
-/// CLOCK_MONOTONIC in nanoseconds.
-fn monotonic() -> u64 {
-    let mut time = libc::timespec {
-        tv_sec: 0,
-        tv_nsec: 0,
-    };
-    // SAFETY: fills the structure passed.
-    unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &raw mut time) };
-    let seconds = u64::try_from(time.tv_sec).unwrap_or(0);
-    seconds
-        .saturating_mul(1_000_000_000)
-        .saturating_add(u64::try_from(time.tv_nsec).unwrap_or(0))
 }

@@ -5,6 +5,7 @@
 mod address;
 mod arith;
 mod boot;
+mod clock;
 mod deadline;
 mod descriptors;
 pub mod elf;

@@ -268,11 +268,6 @@ impl Machine {
         Ok(wiped)
     }
 
-    /// Whether a reset takes some microseconds and no call of KVM.
-    pub(crate) fn is_quickly_reset(&self, keep_pages: u64) -> bool {
-        self.memory.is_quickly_reset(keep_pages)
-    }
-
     /// Bytes that the current request has written and no earlier one had.
     pub(crate) fn dirty_bytes(&self) -> u64 {
         self.memory.dirty_bytes().saturating_sub(self.inherited)

@@ -234,7 +234,8 @@ impl Vm {
 
     /// Whether a reset would take some microseconds and no call of KVM.
     pub fn is_quickly_reset(&self) -> bool {
-        self.machine.is_quickly_reset(self.image.keep_pages())
+        let keep_pages = self.image.keep_pages();
+        self.machine.memory.is_quickly_reset(keep_pages)
     }
 
     /// The guest-physical pages in which this VM's memory differs from its image: none after a

@@ -181,11 +181,7 @@ impl Room {
             let fault = Fault::Machine("a failure of the host".to_owned());
             Err(Trouble::Fault(fault))
         });
-        let counters = &self.shared.machine;
-        match &result {
-            Ok(_) => counters.request_cpu_time.add_time(took),
-            Err(_) => counters.exception_cpu_time.add_time(took),
-        }
+        self.shared.machine.cpu_time(result.is_ok(), took);
         match &result {
             Err(Trouble::Fault(fault)) => self.broke(what, fault, vm),
             Err(Trouble::Failed(why)) => {

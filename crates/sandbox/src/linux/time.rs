@@ -7,6 +7,7 @@ use super::args::{Record, low_i32, read_words, signed, unsigned};
 use super::{Answer, Call, Errno, Stop, refuse};
 use crate::Fault;
 use crate::address::GuestVirt;
+use crate::clock;
 
 /// A time interval or a point in time, as a `struct timespec` says it.
 pub(super) fn read_timespec(call: &Call<'_>, at: u64) -> Result<Duration, Stop> {
@@ -53,19 +54,7 @@ pub(super) fn sleep_until(call: &Call<'_>, until: Option<Instant>) -> Result<(),
 }
 
 fn host_clock(clock: i32) -> Result<Duration, Errno> {
-    let mut now = libc::timespec {
-        tv_sec: 0,
-        tv_nsec: 0,
-    };
-    // SAFETY: the structure is of the kernel's type and outlives the call.
-    if unsafe { libc::clock_gettime(clock, &raw mut now) } != 0 {
-        return Err(Errno::last());
-    }
-    let seconds = u64::try_from(now.tv_sec).unwrap_or(0);
-    Ok(Duration::new(
-        seconds,
-        u32::try_from(now.tv_nsec).unwrap_or(0),
-    ))
+    clock::read(clock).ok_or_else(Errno::last)
 }
 
 /// What a clock shows to the guest. CPU time is the time since the program started: the host's own

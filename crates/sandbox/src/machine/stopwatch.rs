@@ -7,6 +7,8 @@
 
 use std::time::{Duration, Instant};
 
+use crate::clock;
+
 #[derive(Debug)]
 pub(crate) struct Stopwatch {
     begun: Instant,
@@ -40,14 +42,7 @@ impl Stopwatch {
 }
 
 fn thread_cpu_time() -> Duration {
-    let mut time = libc::timespec {
-        tv_sec: 0,
-        tv_nsec: 0,
-    };
-    // SAFETY: the kernel writes to `time`; the clock exists on every Linux.
-    unsafe { libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &raw mut time) };
-    let seconds = u64::try_from(time.tv_sec).unwrap_or(0);
-    Duration::new(seconds, u32::try_from(time.tv_nsec).unwrap_or(0))
+    clock::read(libc::CLOCK_THREAD_CPUTIME_ID).unwrap_or_default()
 }
 
 #[cfg(test)]
