@@ -121,7 +121,7 @@ unsafe extern "C" fn tk_rs_finish(ctx: *const ffi::vrt_ctx, _director: *const ff
 }
 
 fn answer(ctx: Context<'_>, call: &Call) -> Result<Held, Failure> {
-    let mut messages = Messages::new(ctx).with_home(&call.home);
+    let mut messages = Messages::new(ctx).of_vcl(&call.vcl.get().vcl);
     // With a body it begins behind that, as with any backend: clients take their time.
     if body::announced(ctx).is_none() {
         messages.await_first_byte();
@@ -172,6 +172,7 @@ fn answer(ctx: Context<'_>, call: &Call) -> Result<Held, Failure> {
         messages.unset_own(b"Content-Length");
     }
     let mut answer = Answer::new(outcome, lifetime, left);
+    let small = answer.is_small();
     answer.free_vm_early().map_err(|error| Failure::Body {
         program: call.name().to_owned(),
         error,
@@ -185,6 +186,7 @@ fn answer(ctx: Context<'_>, call: &Call) -> Result<Held, Failure> {
             status,
             c_int::from(has_body),
             length,
+            c_int::from(!small),
             held.source(),
         )
     } != 0;

@@ -13,7 +13,7 @@ use crate::{
     counters, ffi,
     guard::guard,
     log::{self, Tag, line},
-    state::State,
+    state::{Loaded, State},
     task::{Call, Task, Wish},
 };
 
@@ -350,7 +350,8 @@ fn use_program(
     task.remember(Call {
         director,
         wish: Wish::Answer(chain),
-        home: state.vcl.self_requests(),
+        // SAFETY: it is remembered for this task, which runs this VCL.
+        vcl: unsafe { Loaded::new(state) },
     });
     Ok(director.raw())
 }

@@ -4,12 +4,9 @@
 //! error instead, and the task goes on. The field that tells how many self-requests have led here is
 //! not seen, set or taken away by guests; those that say where a body ends are not set or taken away.
 
-use std::{
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
-use runtime::outgoing::{Cause, Outgoing, SelfRequests, depth_field, is_depth_field};
+use runtime::outgoing::{Cause, Outgoing, depth_field, is_depth_field};
 use runtime::{Cacheability, Deadline, Exchange, FieldError, Limit, Severity, Side};
 
 use crate::{
@@ -22,7 +19,8 @@ use crate::{
 #[derive(Debug)]
 pub(crate) struct Messages<'a> {
     ctx: Context<'a>,
-    home: Option<Arc<SelfRequests>>,
+    /// The VCL that the task belongs to, with its self-requests.
+    vcl: Option<&'a runtime::Vcl>,
     /// When `bereq.first_byte_timeout` ends, once it has begun.
     first_byte: Option<Instant>,
     /// What the guest last said about the lifetime of its response.
@@ -46,7 +44,7 @@ impl<'a> Messages<'a> {
     pub(crate) fn new(ctx: Context<'a>) -> Self {
         Self {
             ctx,
-            home: None,
+            vcl: None,
             first_byte: None,
             cacheability: None,
             answer: None,
@@ -54,9 +52,9 @@ impl<'a> Messages<'a> {
     }
 
     /// With the self-requests of the VCL that the task belongs to.
-    pub(crate) fn with_home(self, home: &Arc<SelfRequests>) -> Self {
+    pub(crate) fn of_vcl(self, vcl: &'a runtime::Vcl) -> Self {
         Self {
-            home: Some(Arc::clone(home)),
+            vcl: Some(vcl),
             ..self
         }
     }
@@ -297,7 +295,10 @@ impl Exchange for Messages<'_> {
     }
 
     fn outgoing(&self) -> Outgoing {
-        let home = self.home.clone().unwrap_or_default();
+        let home = self
+            .vcl
+            .map(runtime::Vcl::self_requests)
+            .unwrap_or_default();
         Outgoing::new(home, self.cause().depth)
     }
 

@@ -45,11 +45,15 @@ impl Answer {
         }
     }
 
+    /// Whether the whole body is there and short. To stream it would be to wake the client twice.
+    pub(crate) fn is_small(&self) -> bool {
+        self.left <= SMALL && !self.outcome.response.streams
+    }
+
     /// Gives the request VM back before the body is delivered, where that costs the client nothing.
     pub(crate) fn free_vm_early(&mut self) -> Result<(), TransferError> {
-        let small = self.left <= SMALL && !self.outcome.response.streams;
         let quick = |held: &Reservation| held.is_quickly_reset();
-        if small && self.outcome.reservation.as_ref().is_some_and(quick) {
+        if self.is_small() && self.outcome.reservation.as_ref().is_some_and(quick) {
             return self.free_vm();
         }
         Ok(())

@@ -87,7 +87,7 @@ pub(crate) fn run(ctx: Context<'_>, state: &State, order: &Order<'_>) -> Result<
         .push(link)
         .map_err(|error| misuse(&error.to_string()))?;
 
-    let mut messages = Messages::new(ctx).with_home(&state.vcl.self_requests());
+    let mut messages = Messages::new(ctx).of_vcl(&state.vcl);
     if let Some(answer) = task.and_then(|task| task.answer.as_mut()) {
         messages.give_way(answer);
     }

@@ -23,7 +23,7 @@ use crate::{
     entry::{Backend, Ctx, NO, Priv, Text, enter, lossy},
     ffi,
     log::{Tag, line},
-    state::State,
+    state::{Loaded, State},
     task::{Call, Task, Wish},
 };
 
@@ -207,7 +207,8 @@ fn begin(
     task.remember(Call {
         director,
         wish: Wish::Update(Box::new(Upload { permit, max_size })),
-        home: state.vcl.self_requests(),
+        // SAFETY: it is remembered for this task, which runs this VCL.
+        vcl: unsafe { Loaded::new(state) },
     });
     Ok(director.raw())
 }

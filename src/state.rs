@@ -7,6 +7,7 @@ use std::{
     collections::BTreeMap,
     ffi::{CString, c_void},
     fmt, mem,
+    ptr::NonNull,
 };
 
 use parking_lot::RwLock;
@@ -106,6 +107,23 @@ impl Drop for State {
             // SAFETY: made by `make` and deleted only here; the VCL has no tasks any more.
             unsafe { ffi::tk_director_delete(director.0) };
         }
+    }
+}
+
+/// The VCL of a task, which stays loaded as long as there are tasks that run it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Loaded(NonNull<State>);
+
+impl Loaded {
+    /// # Safety
+    /// What is made ends with a task that runs this VCL.
+    pub(crate) unsafe fn new(state: &State) -> Self {
+        Self(NonNull::from(state))
+    }
+
+    pub(crate) fn get(&self) -> &State {
+        // SAFETY: by the promise of `new` the VCL is loaded, and its state is freed only with it.
+        unsafe { self.0.as_ref() }
     }
 }
 

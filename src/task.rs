@@ -7,15 +7,19 @@
 use std::{
     ffi::{CString, c_char, c_void},
     mem,
-    sync::Arc,
 };
 
 use smallvec::SmallVec;
 
-use runtime::{chain::Chain, outgoing::SelfRequests};
+use runtime::chain::Chain;
 
 use crate::{
-    context::Context, fetch::Held, ffi, guard::guard, live_update::Upload, state::Director,
+    context::Context,
+    fetch::Held,
+    ffi,
+    guard::guard,
+    live_update::Upload,
+    state::{Director, Loaded},
 };
 
 /// What a director is to do.
@@ -32,8 +36,8 @@ pub(crate) enum Wish {
 pub(crate) struct Call {
     pub(crate) director: Director,
     pub(crate) wish: Wish,
-    /// The self-requests of the VCL that asked.
-    pub(crate) home: Arc<SelfRequests>,
+    /// The VCL that asked.
+    pub(crate) vcl: Loaded,
 }
 
 impl Call {

@@ -124,8 +124,11 @@ int64_t tk_request_length(const struct vrt_ctx *);
 int tk_request_body(const struct vrt_ctx *, void *sink);
 /* In seconds; not a number, or 0, where VCL has set none. */
 double tk_first_byte_timeout(const struct vrt_ctx *);
-/* Announces the response; `source` is handed to tk_rs_body_open() and tk_rs_body_pull(). */
-int tk_respond(const struct vrt_ctx *, unsigned status, int has_body, int64_t length,
+/*
+ * Announces the response; `source` is handed to tk_rs_body_open() and tk_rs_body_pull(). What is not
+ * streamed, unless VCL wants it, the client gets when all of it is stored.
+ */
+int tk_respond(const struct vrt_ctx *, unsigned status, int has_body, int64_t length, int stream,
     void *source);
 void tk_fetch_finished(const struct vrt_ctx *);
 

@@ -130,7 +130,7 @@ static const struct vfp body_filter[1] = {{
 #define RESPONSE_ROOM (sizeof(struct http_conn) + sizeof(struct vfp_entry) + 512)
 
 int
-tk_respond(VRT_CTX, unsigned status, int has_body, int64_t length, void *source)
+tk_respond(VRT_CTX, unsigned status, int has_body, int64_t length, int stream, void *source)
 {
 	struct busyobj *bo = task(ctx);
 	struct vsl_log *vsl = bo->beresp->vsl;
@@ -157,6 +157,9 @@ tk_respond(VRT_CTX, unsigned status, int has_body, int64_t length, void *source)
 	bo->htc->doclose = SC_NULL;
 	bo->htc->body_status = has_body ? BS_LENGTH : BS_NONE;
 	bo->htc->content_length = has_body ? length : -1;
+
+	if (!stream)
+		bo->do_stream = 0;
 
 	vfe = VFP_Push(bo->vfc, body_filter);
 	AN(vfe);

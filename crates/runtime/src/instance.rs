@@ -304,6 +304,36 @@ impl Instance {
         result
     }
 
+    /// Wipes a slot whose reservation is over and puts it back, or throws it away and has another
+    /// one made.
+    pub(crate) fn take_back(self: &Arc<Self>, mut slot: Box<Slot>) {
+        let why = match slot.state {
+            State::Ready => None,
+            State::Poisoned => Some("it broke".to_owned()),
+            State::Loaded | State::Served | State::Spent => {
+                match catch_unwind(AssertUnwindSafe(|| slot.renew(self))) {
+                    Ok(Ok(())) => None,
+                    Ok(Err(error)) => Some(error.to_string()),
+                    Err(_reported_by_the_hook) => Some("a failure of the host".to_owned()),
+                }
+            }
+        };
+        let gone = match why {
+            None => match self.pool.give(slot) {
+                Ok(()) => return,
+                Err(slot) => slot,
+            },
+            Some(why) => {
+                self.counters.poisoned.add(1);
+                self.missing.lock().numbers.push(slot.number());
+                let line = format!("request VM {} is thrown away: {why}", slot.number());
+                journal::say(Severity::Error, &self.name, line.as_bytes());
+                slot
+            }
+        };
+        self.replace(Some(gone));
+    }
+
     /// Takes no more requests. Those that wait are told; those that run finish.
     pub(crate) fn retire(&self) {
         drop(self.pool.close());
@@ -414,7 +444,7 @@ impl Instance {
     }
 }
 
-/// A slot whose reservation is over.
+/// A slot whose reservation is over, on the way to the thread that wipes it.
 pub(crate) struct Retired {
     slot: Box<Slot>,
     instance: Arc<Instance>,
@@ -424,40 +454,10 @@ impl Retired {
     pub(crate) fn new(slot: Box<Slot>, instance: Arc<Instance>) -> Self {
         Self { slot, instance }
     }
-
-    /// Wipes the slot and puts it back, or throws it away and has another one made.
-    pub(crate) fn finish(self) {
-        let Self { mut slot, instance } = self;
-        let why = match slot.state {
-            State::Ready => None,
-            State::Poisoned => Some("it broke".to_owned()),
-            State::Loaded | State::Served | State::Spent => {
-                match catch_unwind(AssertUnwindSafe(|| slot.renew(&instance))) {
-                    Ok(Ok(())) => None,
-                    Ok(Err(error)) => Some(error.to_string()),
-                    Err(_reported_by_the_hook) => Some("a failure of the host".to_owned()),
-                }
-            }
-        };
-        let gone = match why {
-            None => match instance.pool.give(slot) {
-                Ok(()) => return,
-                Err(slot) => slot,
-            },
-            Some(why) => {
-                instance.counters.poisoned.add(1);
-                instance.missing.lock().numbers.push(slot.number());
-                let line = format!("request VM {} is thrown away: {why}", slot.number());
-                journal::say(Severity::Error, &instance.name, line.as_bytes());
-                slot
-            }
-        };
-        instance.replace(Some(gone));
-    }
 }
 
 impl Errand for Retired {
     fn run(self) {
-        self.finish();
+        self.instance.take_back(self.slot);
     }
 }

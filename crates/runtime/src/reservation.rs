@@ -130,11 +130,9 @@ impl Reservation {
 impl Drop for Reservation {
     fn drop(&mut self) {
         let Some(slot) = self.slot.take() else { return };
-        let orders = slot.orders();
-        let retired = Retired::new(slot, Arc::clone(&self.instance));
-        match orders {
-            Some(orders) => orders.post(retired),
-            None => retired.finish(),
+        match slot.orders() {
+            Some(orders) => orders.post(Retired::new(slot, Arc::clone(&self.instance))),
+            None => self.instance.take_back(slot),
         }
     }
 }

@@ -182,7 +182,10 @@ pub(crate) struct Counter(AtomicU64);
 
 impl Counter {
     pub(crate) fn add(&self, amount: u64) {
-        self.0.fetch_add(amount, Ordering::Relaxed);
+        // Most of what is added is nothing, and even that would cost a locked instruction.
+        if amount > 0 {
+            self.0.fetch_add(amount, Ordering::Relaxed);
+        }
     }
 
     pub(crate) fn add_time(&self, time: Duration) {
@@ -196,7 +199,9 @@ impl Counter {
 
     /// Raises a highest level.
     pub(crate) fn raise(&self, level: u64) {
-        self.0.fetch_max(level, Ordering::Relaxed);
+        if level > self.get() {
+            self.0.fetch_max(level, Ordering::Relaxed);
+        }
     }
 
     pub(crate) fn get(&self) -> u64 {
