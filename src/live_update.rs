@@ -81,6 +81,8 @@ impl Upload {
     pub(crate) const NAME: &str = "live_update";
 
     /// Receives the body and updates the program by it. The answer is for whoever has posted it.
+    // Inlined it would make the frame of every fetch larger than a page.
+    #[inline(never)]
     pub(crate) fn run(&self, ctx: Context<'_>) -> Outcome {
         let (status, text) = match self.update(ctx) {
             Ok(updated) => (201, report(&updated)),

@@ -151,6 +151,7 @@ fn content_type(scene: &mut Scene<'_>, vm: &mut VmCall<'_>) -> Result<(), Fault>
 }
 
 /// Header fields and cacheability that come with a response.
+#[inline(never)]
 fn extra(scene: &mut Scene<'_>, vm: &mut VmCall<'_>) -> Result<(), Fault> {
     let mut bytes = [0; size_of::<abi::tinykvm_response_extra>()];
     vm.memory.read(GuestVirt::new(vm.regs.r9), &mut bytes)?;

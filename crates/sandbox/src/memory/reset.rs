@@ -128,7 +128,6 @@ impl Memory {
         else {
             return Err(io::Error::other("only a request VM can be reset"));
         };
-        let frozen = Arc::clone(frozen);
         if !Arc::ptr_eq(space, frozen.space()) {
             *space = Arc::clone(frozen.space());
         }
