@@ -74,7 +74,7 @@ impl Memory {
             if va.raw() < crate::layout::USER_BEGIN {
                 return Err(error);
             }
-            paging::mark_dirty(&self.backing, va, leaf, self.backing.word(leaf));
+            self.mark_written(va, leaf);
             if !self.backing.copy_in(place, now) {
                 return Err(error);
             }

@@ -314,10 +314,10 @@ impl Backing {
         }
     }
 
-    /// The cache lines of a page that are not all zeros, a bit for each.
-    pub(crate) fn lines_in_use(&self, page: GuestPhys) -> u64 {
+    /// The cache lines of a page in which a word has one of the bits of `mask`, a bit for each.
+    pub(crate) fn lines_with(&self, page: GuestPhys, mask: u64) -> u64 {
         (0..64)
-            .filter(|line| self.line(page, *line) != Line::default())
+            .filter(|line| self.line(page, *line).iter().any(|word| word & mask != 0))
             .fold(0, |lines, line| lines | 1 << line)
     }
 

@@ -17,6 +17,7 @@
 mod access;
 mod areas;
 mod backing;
+mod edits;
 mod frames;
 mod frozen;
 mod paging;
@@ -42,6 +43,7 @@ use std::sync::Arc;
 
 use crate::address::{GuestPhys, GuestVirt, PAGE_SIZE};
 use backing::{Backing, Shared};
+use edits::Edit;
 use frames::Frames;
 use space::Space;
 
@@ -203,13 +205,6 @@ impl Role {
             Self::Main { .. } => None,
         }
     }
-}
-
-/// A page-table entry as the image has it, before a request changed it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Edit {
-    at: GuestPhys,
-    original: u64,
 }
 
 impl Memory {

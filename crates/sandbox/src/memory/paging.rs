@@ -141,8 +141,9 @@ pub(crate) fn is_executable(memory: &Backing, va: GuestVirt) -> bool {
         .is_some_and(|at| memory.word(at) & (PRESENT | USER | NO_EXECUTE) == PRESENT | USER)
 }
 
-/// Sets the dirty bit of the leaf at `at`, and the accessed bits on the way to it.
-pub(crate) fn mark_dirty(memory: &Backing, va: GuestVirt, at: GuestPhys, entry: u64) {
+/// Sets the dirty bit of the leaf at `at`, and the accessed bits on the way to it. Only for pages that
+/// may be written: a reset looks for no others (`Memory::mark_written`).
+pub(super) fn mark_dirty(memory: &Backing, va: GuestVirt, at: GuestPhys, entry: u64) {
     if entry & DIRTY == 0 {
         memory.set_word(at, entry | ACCESSED | DIRTY);
         mark_path(memory, va);
@@ -166,20 +167,21 @@ pub(crate) enum Bits {
     Clear,
 }
 
-/// Where the entries of an image's tables are: what a walk through a fork's tables has to look at while
-/// the fork has changed none. Tables are sparse, and reading all of them would cost each request a
-/// level-1 cache of other things.
+/// Where the entries of an image's tables are, of pages those that may be written: what a walk through a
+/// fork's tables has to look at while the fork has edited none. Most entries are of code, most tables
+/// sparse, and reading all of them would cost each request a level-1 cache of other things.
 #[derive(Debug, Default)]
 pub(crate) struct Outline {
-    /// The table's address, and its cache lines that have entries, a bit for each. Sorted.
+    /// The table's address, and its cache lines that have such entries, a bit for each. Sorted.
     tables: Vec<(u64, u64)>,
 }
 
 impl Outline {
     pub(crate) fn new(memory: &Backing) -> Self {
         let mut tables = Vec::new();
-        visit_tables(memory, &mut |table| {
-            tables.push((table.raw(), memory.lines_in_use(table)));
+        visit_tables(memory, &mut |table, level| {
+            let entries = if level == 0 { WRITE } else { u64::MAX };
+            tables.push((table.raw(), memory.lines_with(table, entries)));
         });
         tables.sort_unstable();
         Self { tables }
@@ -269,10 +271,15 @@ pub(crate) const fn table_bytes(pages: u64) -> u64 {
     (pages / ENTRIES + 2 + pages / (ENTRIES * ENTRIES) + 2 + 4) * PAGE_SIZE
 }
 
-/// Calls `found` with the frame of every page table, the root's first.
-pub(crate) fn visit_tables(memory: &Backing, found: &mut dyn FnMut(GuestPhys)) {
-    fn below(memory: &Backing, table: GuestPhys, level: u32, found: &mut dyn FnMut(GuestPhys)) {
-        found(table);
+/// Calls `found` with the frame and level of every page table, the root's first.
+pub(crate) fn visit_tables(memory: &Backing, found: &mut dyn FnMut(GuestPhys, u32)) {
+    fn below(
+        memory: &Backing,
+        table: GuestPhys,
+        level: u32,
+        found: &mut dyn FnMut(GuestPhys, u32),
+    ) {
+        found(table, level);
         if level > 0 {
             memory.matching_words(table, ALL_LINES, PRESENT, &mut |_, entry| {
                 below(memory, frame_of(entry), level - 1, found);

@@ -74,7 +74,7 @@ impl Memory {
             return Vec::new();
         };
         let mut tables = HashSet::new();
-        paging::visit_tables(frozen.source(), &mut |table| {
+        paging::visit_tables(frozen.source(), &mut |table, _level| {
             tables.insert(table.raw());
         });
         let rewritten = [layout::FRAME, layout::KERNEL_STACK];

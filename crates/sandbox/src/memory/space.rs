@@ -13,11 +13,11 @@ use std::sync::Arc;
 
 use super::areas::Areas;
 use super::frames::Run;
-use super::paging::{self, ACCESSED, DIRTY, EDITED, NO_EXECUTE, OWNED, PRESENT, USER, WRITE};
+use super::paging::{self, DIRTY, NO_EXECUTE, OWNED, PRESENT, USER, WRITE};
 use super::regions::Regions;
 use super::stacks::Stacks;
-use super::stale::{Stale, takes_away};
-use super::{Edit, MapError, Memory, Place, Protection, Role};
+use super::stale::Stale;
+use super::{MapError, Memory, Place, Protection, Role};
 use crate::address::{GuestPhys, GuestVirt, PAGE_SIZE};
 use crate::arith::to_u64;
 use crate::layout::{USER_BEGIN, USER_END};
@@ -413,15 +413,23 @@ impl Memory {
     fn zero_range(&mut self, range: Range<u64>) {
         let image_len = self.backing.image_len();
         let request = matches!(self.role, Role::Request { .. });
+        let mut written = Vec::new();
         for (address, at) in paging::leaves(&self.backing, range) {
             let entry = self.backing.word(at);
             let frame = paging::frame_of(entry);
             let untouched = request && frame.raw() >= image_len && entry & DIRTY == 0;
             if entry & OWNED != 0 && !untouched {
                 self.backing.zero(frame, PAGE_SIZE);
-                // Inaccessible pages as well: the reset finds them by this bit alone.
-                paging::mark_dirty(&self.backing, address, at, entry);
+                // Inaccessible pages as well: the reset finds them by this alone.
+                if entry & WRITE == 0 {
+                    written.push((address, at));
+                } else {
+                    paging::mark_dirty(&self.backing, address, at, entry);
+                }
             }
+        }
+        for (address, at) in written {
+            self.mark_written(address, at);
         }
     }
 
@@ -469,29 +477,6 @@ impl Memory {
                 stale.flush(self);
                 Ok(Run { start, pages: 1 })
             }
-        }
-    }
-
-    /// Changes one entry, keeping its accessed and dirty bits; requests log what was there.
-    fn edit(&mut self, at: GuestPhys, new: u64, stale: &mut Stale) {
-        let old = self.backing.word(at);
-        let kept = old & (ACCESSED | DIRTY | EDITED);
-        if old == new | kept {
-            return;
-        }
-        let mut mark = 0;
-        if let Role::Request { edits, .. } = &mut self.role
-            && old & EDITED == 0
-        {
-            edits.push(Edit {
-                at,
-                original: old & !(ACCESSED | DIRTY),
-            });
-            mark = EDITED;
-        }
-        self.backing.set_word(at, new | kept | mark);
-        if takes_away(old, new) {
-            stale.add(self, paging::frame_of(old));
         }
     }
 }

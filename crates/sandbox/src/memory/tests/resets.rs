@@ -61,6 +61,55 @@ fn a_reset_finds_what_was_written_wherever_it_is() {
 }
 
 #[test]
+fn a_reset_finds_what_the_host_wrote_where_the_program_may_not() {
+    let (image, data) = frozen();
+    for bits in [DirtyBits::Fresh, DirtyBits::Sticky] {
+        let mut memory = image.fork().unwrap();
+        // The second time the dirty bit may be there already.
+        for _ in 0..3 {
+            memory.poke(TEXT, b"int3").unwrap();
+            assert_eq!(memory.read_bytes(TEXT, 4, 4).unwrap(), b"int3");
+            assert!(memory.dirty_bytes() >= 4096);
+            reset(&mut memory, bits);
+            assert_eq!(memory.read_bytes(TEXT, 4, 4).unwrap(), b"text");
+
+            memory.discard(TEXT, 4096).unwrap();
+            assert_eq!(memory.read_bytes(TEXT, 4, 4).unwrap(), [0; 4]);
+            memory.write(data, b"dirt").unwrap();
+            reset(&mut memory, bits);
+            assert_eq!(memory.read_bytes(TEXT, 4, 4).unwrap(), b"text");
+        }
+        assert_eq!(
+            memory.write(TEXT, b"x").unwrap_err().kind,
+            AccessKind::ReadOnly
+        );
+    }
+}
+
+#[test]
+fn a_reset_finds_what_was_discarded_where_the_image_allows_nothing() {
+    let mut main = main_memory();
+    let all = main
+        .map(Place::Anywhere, MIB, Protection::READ_WRITE)
+        .unwrap();
+    // Far from pages that may be written, which a reset looks at anyway.
+    let at = add(all, MIB / 2);
+    main.write(at, b"kept").unwrap();
+    main.protect(all, MIB, Protection::NONE).unwrap();
+    let image = Arc::new(main.freeze(MIB).unwrap());
+    for bits in [DirtyBits::Fresh, DirtyBits::Sticky] {
+        let mut memory = image.fork().unwrap();
+        for _ in 0..3 {
+            memory.discard(at, 4096).unwrap();
+            reset(&mut memory, bits);
+            memory.protect(at, 4096, Protection::READ).unwrap();
+            assert_eq!(memory.read_bytes(at, 4, 4).unwrap(), b"kept");
+            reset(&mut memory, bits);
+        }
+    }
+}
+
+#[test]
 fn a_reset_is_quick_where_few_pages_are_to_be_copied_and_nothing_else() {
     let (image, data) = frozen();
     let mut memory = image.fork().unwrap();
