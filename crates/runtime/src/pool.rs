@@ -69,7 +69,7 @@ impl<T> Pool<T> {
         }
     }
 
-    /// The slot that came back last, without waiting and without overtaking anyone.
+    /// The slot with the warmest caches, without waiting and without overtaking anyone.
     pub(crate) fn try_take(&self) -> Option<T> {
         let here = Cpu::here();
         self.shelf.lock().take_unpromised(here)
