@@ -186,7 +186,7 @@ fn answer(ctx: Context<'_>, call: &Call) -> Result<Held, Failure> {
             status,
             c_int::from(has_body),
             length,
-            c_int::from(!small),
+            c_int::from(!(has_body && small)),
             held.source(),
         )
     } != 0;

@@ -30,8 +30,11 @@ pub(crate) struct Messages<'a> {
 }
 
 // SAFETY: the guest may run on another thread than the worker, which waits for it: never two
-// threads at once, and nothing of a busy object or a request is bound to its thread.
+// threads at once, and nothing of a busy object or a request is bound to its thread. A VCL is for all
+// threads (next line).
 unsafe impl Send for Messages<'_> {}
+const _: () = is_for_all_threads::<runtime::Vcl>();
+const fn is_for_all_threads<T: Sync>() {}
 
 fn number(side: Side) -> i32 {
     match side {

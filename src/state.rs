@@ -111,7 +111,7 @@ impl Drop for State {
 }
 
 /// The VCL of a task, which stays loaded as long as there are tasks that run it.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug)]
 pub(crate) struct Loaded(NonNull<State>);
 
 impl Loaded {

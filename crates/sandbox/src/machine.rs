@@ -257,10 +257,7 @@ impl Machine {
         let wiped = memory.reset(*bits, keep_pages)?;
         counters.resets += 1;
         counters.dirty_pages += wiped.pages;
-        *inherited = match *bits {
-            DirtyBits::Sticky if !wiped.full => wiped.pages * PAGE_SIZE,
-            _ => 0,
-        };
+        *inherited = wiped.still_dirty * PAGE_SIZE;
         if wiped.full {
             counters.full_resets += 1;
             self.vcpu.forget_memory(&self.memory)?;

@@ -1,6 +1,7 @@
 //! Access to guest memory on a guest's behalf: every address is the guest's choice, so every page
 //! is looked up in its tables with its own rights, and data is copied, never borrowed.
 
+use super::edits::mark_written;
 use super::paging::{self, Denied};
 use super::{AccessError, AccessKind, Memory};
 use crate::address::{GuestVirt, PAGE_SIZE};
@@ -74,7 +75,7 @@ impl Memory {
             if va.raw() < crate::layout::USER_BEGIN {
                 return Err(error);
             }
-            self.mark_written(va, leaf);
+            mark_written(&self.backing, &mut self.role, va, leaf);
             if !self.backing.copy_in(place, now) {
                 return Err(error);
             }

@@ -1,9 +1,10 @@
 //! What a request changes in its page tables, and what a reset needs to know about it: of each entry
 //! what the image has there. A request that edits nothing lets the reset look at few entries.
 
+use super::backing::Backing;
 use super::paging::{self, ACCESSED, DIRTY, EDITED, WRITE};
 use super::stale::{Stale, takes_away};
-use super::{Memory, Role};
+use super::{MapError, Memory, Role};
 use crate::address::{GuestPhys, GuestVirt};
 
 /// A page-table entry as the image has it, before a request changed it.
@@ -21,35 +22,45 @@ impl Memory {
         if old == new | kept {
             return;
         }
-        let mark = self.log(at, old);
+        let mark = log(&mut self.role, at, old);
         self.backing.set_word(at, new | kept | mark);
         if takes_away(old, new) {
             stale.add(self, paging::frame_of(old));
         }
     }
 
-    /// Has the reset put the entry at `at` back: the mark that says so.
-    fn log(&mut self, at: GuestPhys, old: u64) -> u64 {
-        match &mut self.role {
-            Role::Request { edits, .. } if old & EDITED == 0 => {
-                edits.push(Edit {
-                    at,
-                    original: old & !(ACCESSED | DIRTY),
-                });
-                EDITED
-            }
-            _ => 0,
+    /// Has KVM forget what edits have made wrong. Where that fails the guest may still have rights that
+    /// no entry shows: only a full reset ends them.
+    pub(super) fn forget(&mut self, stale: Stale) -> Result<(), MapError> {
+        let result = stale.flush(self);
+        if let (Err(_), Role::Request { tables_grew, .. }) = (&result, &mut self.role) {
+            *tables_grew = true;
         }
+        result.map_err(|_no_mapping_left| MapError::NoMemory)
     }
+}
 
-    /// Marks the page of the leaf at `at` as written. Where the program may not write it counts as an
-    /// edit: with edits a reset looks at all entries, without at those of writable pages.
-    pub(super) fn mark_written(&mut self, va: GuestVirt, at: GuestPhys) {
-        let mut entry = self.backing.word(at);
-        if entry & WRITE == 0 {
-            entry |= self.log(at, entry);
-            self.backing.set_word(at, entry);
+/// Has the reset put the entry at `at` back: the mark that says so.
+fn log(role: &mut Role, at: GuestPhys, old: u64) -> u64 {
+    match role {
+        Role::Request { edits, .. } if old & EDITED == 0 => {
+            edits.push(Edit {
+                at,
+                original: old & !(ACCESSED | DIRTY),
+            });
+            EDITED
         }
-        paging::mark_dirty(&self.backing, va, at, entry);
+        _ => 0,
     }
+}
+
+/// Marks the page of the leaf at `at` as written. Where the program may not write it counts as an
+/// edit: with edits a reset looks at all entries, without at those of writable pages.
+pub(super) fn mark_written(backing: &Backing, role: &mut Role, va: GuestVirt, at: GuestPhys) {
+    let mut entry = backing.word(at);
+    if entry & WRITE == 0 {
+        entry |= log(role, at, entry);
+        backing.set_word(at, entry);
+    }
+    paging::mark_dirty(backing, va, at, entry);
 }

@@ -217,7 +217,7 @@ impl Frozen {
         })
     }
 
-    /// Where a fork's page tables have entries, if it has changed none and added no table.
+    /// Where a fork's page tables may have dirty entries, if it has edited none and added no table.
     pub(super) fn outline(&self, edits: &[Edit], tables_grew: bool) -> Option<&Outline> {
         (edits.is_empty() && !tables_grew).then_some(&self.outline)
     }

@@ -193,7 +193,7 @@ enum Role {
 }
 
 impl Role {
-    /// Where the page tables' entries are, unless this VM has changed that.
+    /// Where the page tables may have dirty entries, unless this VM has changed that.
     fn outline(&self) -> Option<&paging::Outline> {
         match self {
             Self::Request {

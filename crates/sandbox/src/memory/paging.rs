@@ -142,7 +142,7 @@ pub(crate) fn is_executable(memory: &Backing, va: GuestVirt) -> bool {
 }
 
 /// Sets the dirty bit of the leaf at `at`, and the accessed bits on the way to it. Only for pages that
-/// may be written: a reset looks for no others (`Memory::mark_written`).
+/// may be written: a reset looks for no others (`edits::mark_written`).
 pub(super) fn mark_dirty(memory: &Backing, va: GuestVirt, at: GuestPhys, entry: u64) {
     if entry & DIRTY == 0 {
         memory.set_word(at, entry | ACCESSED | DIRTY);

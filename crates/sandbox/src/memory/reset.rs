@@ -7,7 +7,7 @@ use std::collections::HashSet;
 use std::io;
 use std::sync::Arc;
 
-use super::paging::{self, ACCESSED, Bits, DIRTY, PRESENT};
+use super::paging::{self, ACCESSED, Bits, DIRTY, PRESENT, WRITE};
 use super::stale::{Stale, takes_away};
 use super::{Memory, Role};
 use crate::address::{GuestPhys, PAGE_SIZE};
@@ -27,6 +27,8 @@ pub enum DirtyBits {
 pub struct Wiped {
     /// Pages that were dirty.
     pub pages: u64,
+    /// Those of them that go on counting as dirty, on hosts where dirty bits stay.
+    pub still_dirty: u64,
     /// Everything private was dropped instead of copied back.
     pub full: bool,
     /// Page-table bits were cleared: the guest must reload CR3 before it runs.
@@ -154,6 +156,7 @@ impl Memory {
             backing.drop_private(GuestPhys::new(0), own)?;
             return Ok(Wiped {
                 pages,
+                still_dirty: 0,
                 full: true,
                 reload: true,
             });
@@ -165,29 +168,42 @@ impl Memory {
         }
         let undo = std::mem::take(edits);
         let mut stale = Stale::default();
+        let mut clean = 0;
         for edit in &undo {
             let now = self.backing.word(edit.at);
-            let bits = if edit.original & PRESENT == 0 {
-                0
-            } else {
-                now & (ACCESSED | DIRTY)
+            // Nobody writes what the image does not let write, so its dirty bit may go, with all
+            // translations: the next write needs an edit. Elsewhere it has to stay where it is sticky.
+            let kept = match edit.original & (PRESENT | WRITE) {
+                0 => 0,
+                PRESENT => ACCESSED,
+                _ => ACCESSED | DIRTY,
             };
-            self.backing.set_word(edit.at, edit.original | bits);
-            if takes_away(now, edit.original) {
+            let cleaned = now & !kept & DIRTY != 0;
+            clean += u64::from(cleaned);
+            self.backing.set_word(edit.at, edit.original | now & kept);
+            if cleaned || takes_away(now, edit.original) {
                 stale.add(self, paging::frame_of(now));
             }
         }
-        stale.flush(self);
+        stale.flush(self)?;
         if let Role::Request { edits, .. } = &mut self.role {
             *edits = undo;
             edits.clear();
         }
-        // Whether or not a page was dirty: the walk cleared accessed bits too.
-        let reload = bits == DirtyBits::Fresh;
-        Ok(Wiped {
-            pages,
-            full: false,
-            reload,
+        Ok(match bits {
+            // Whether or not a page was dirty: the walk cleared accessed bits too.
+            DirtyBits::Fresh => Wiped {
+                pages,
+                still_dirty: 0,
+                full: false,
+                reload: true,
+            },
+            DirtyBits::Sticky => Wiped {
+                pages,
+                still_dirty: pages.saturating_sub(clean),
+                full: false,
+                reload: false,
+            },
         })
     }
 }

@@ -12,6 +12,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use super::areas::Areas;
+use super::edits::mark_written;
 use super::frames::Run;
 use super::paging::{self, DIRTY, NO_EXECUTE, OWNED, PRESENT, USER, WRITE};
 use super::regions::Regions;
@@ -311,6 +312,17 @@ impl Memory {
         prot: Protection,
     ) -> Result<(), MapError> {
         let mut stale = Stale::default();
+        let result = self.set_entries(range, prot, &mut stale);
+        // Also of a range that was changed in part.
+        self.forget(stale).and(result)
+    }
+
+    fn set_entries(
+        &mut self,
+        range: Range<u64>,
+        prot: Protection,
+        stale: &mut Stale,
+    ) -> Result<(), MapError> {
         let mut run = Run {
             start: GuestPhys::new(0),
             pages: 0,
@@ -319,24 +331,22 @@ impl Memory {
             // Tables that do not exist need no change.
             let existing: Vec<_> = paging::leaves(&self.backing, range).collect();
             for (_, at) in existing {
-                self.set_entry_rights(at, prot, &mut stale);
+                self.set_entry_rights(at, prot, stale);
             }
-            stale.flush(self);
             return Ok(());
         }
         for va in range.clone().step_by(4096) {
             let at = self.leaf_or_insert(GuestVirt::new(va))?;
-            if self.set_entry_rights(at, prot, &mut stale) {
+            if self.set_entry_rights(at, prot, stale) {
                 continue;
             }
             if run.pages == 0 {
                 run = self.take_frames((range.end - va) / PAGE_SIZE)?;
             }
-            self.edit(at, run.start.raw() | OWNED | rights(prot), &mut stale);
+            self.edit(at, run.start.raw() | OWNED | rights(prot), stale);
             run.start = GuestPhys::new(run.start.raw() + PAGE_SIZE);
             run.pages -= 1;
         }
-        stale.flush(self);
         Ok(())
     }
 
@@ -413,7 +423,6 @@ impl Memory {
     fn zero_range(&mut self, range: Range<u64>) {
         let image_len = self.backing.image_len();
         let request = matches!(self.role, Role::Request { .. });
-        let mut written = Vec::new();
         for (address, at) in paging::leaves(&self.backing, range) {
             let entry = self.backing.word(at);
             let frame = paging::frame_of(entry);
@@ -421,15 +430,8 @@ impl Memory {
             if entry & OWNED != 0 && !untouched {
                 self.backing.zero(frame, PAGE_SIZE);
                 // Inaccessible pages as well: the reset finds them by this alone.
-                if entry & WRITE == 0 {
-                    written.push((address, at));
-                } else {
-                    paging::mark_dirty(&self.backing, address, at, entry);
-                }
+                mark_written(&self.backing, &mut self.role, address, at);
             }
-        }
-        for (address, at) in written {
-            self.mark_written(address, at);
         }
     }
 
@@ -474,7 +476,7 @@ impl Memory {
                 // The frame has a new owner, perhaps a page table: the guest must not reach it here.
                 let mut stale = Stale::default();
                 self.edit(at, start.raw(), &mut stale);
-                stale.flush(self);
+                self.forget(stale)?;
                 Ok(Run { start, pages: 1 })
             }
         }

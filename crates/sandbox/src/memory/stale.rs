@@ -1,5 +1,7 @@
 //! Translations that are wrong once a page-table entry has changed.
 
+use std::io;
+
 use super::Memory;
 use super::frames::Run;
 use super::paging::{self, ACCESSED, NO_EXECUTE, PRESENT, WRITE};
@@ -17,6 +19,7 @@ pub(super) fn takes_away(old: u64, new: u64) -> bool {
 #[derive(Debug, Default)]
 pub(super) struct Stale {
     run: Option<Run>,
+    failed: Option<io::Error>,
 }
 
 impl Stale {
@@ -27,19 +30,26 @@ impl Stale {
             run.pages += 1;
             return;
         }
-        self.flush(memory);
+        self.forget(memory);
         self.run = Some(Run {
             start: frame,
             pages: 1,
         });
     }
 
-    pub(super) fn flush(&mut self, memory: &Memory) {
-        if let Some(run) = self.run.take() {
-            // A failure leaves the guest with rights it had a moment ago, over its own memory.
-            let _ = memory
+    /// Ends the gathering. With an error the guest may still have the rights of before.
+    pub(super) fn flush(mut self, memory: &Memory) -> io::Result<()> {
+        self.forget(memory);
+        self.failed.map_or(Ok(()), Err)
+    }
+
+    fn forget(&mut self, memory: &Memory) {
+        if let Some(run) = self.run.take()
+            && let Err(error) = memory
                 .backing
-                .forget_translations(run.start, run.pages * PAGE_SIZE);
+                .forget_translations(run.start, run.pages * PAGE_SIZE)
+        {
+            self.failed = Some(error);
         }
     }
 }

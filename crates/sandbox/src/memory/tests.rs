@@ -44,6 +44,8 @@ fn frozen() -> (Arc<Frozen>, GuestVirt) {
 fn reset(memory: &mut Memory, bits: DirtyBits) -> Wiped {
     let wiped = memory.reset(bits, u64::MAX).unwrap();
     assert_eq!(memory.differences(), [], "a reset must miss nothing");
+    let counted = memory.dirty_bytes();
+    assert_eq!(counted, wiped.still_dirty * 4096, "what is left must count");
     wiped
 }
 

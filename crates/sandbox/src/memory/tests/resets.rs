@@ -150,6 +150,26 @@ fn changed_rights_are_undone() {
 }
 
 #[test]
+fn pages_that_one_request_made_writable_are_no_burden_for_others() {
+    let (image, data) = frozen();
+    let mut memory = image.fork().unwrap();
+    memory.protect(TEXT, 4096, Protection::READ_WRITE).unwrap();
+    memory.write(TEXT, b"dirt").unwrap();
+    memory.write(data, b"dirt").unwrap();
+    let wiped = reset(&mut memory, DirtyBits::Sticky);
+    assert_eq!((wiped.pages, wiped.still_dirty), (2, 1));
+    // The next one edits another entry, so that all entries are looked at.
+    memory
+        .protect(add(data, 4096), 4096, Protection::READ)
+        .unwrap();
+    assert_eq!(memory.dirty_bytes(), 4096);
+    memory.protect(TEXT, 4096, Protection::READ_WRITE).unwrap();
+    memory.write(TEXT, b"again").unwrap();
+    assert_eq!(memory.dirty_bytes(), 2 * 4096);
+    assert_eq!(reset(&mut memory, DirtyBits::Sticky).still_dirty, 1);
+}
+
+#[test]
 fn everything_a_request_maps_is_gone_after_a_reset() {
     let (image, data) = frozen();
     for bits in [DirtyBits::Fresh, DirtyBits::Sticky] {
