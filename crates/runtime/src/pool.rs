@@ -29,7 +29,7 @@ pub(crate) struct Pool<T> {
 
 struct Shelf<T> {
     /// In the order in which they came back.
-    free: Vec<Returned<T>>,
+    free: Vec<Shelved<T>>,
     /// Callers in the queue, those included that a slot was promised to.
     waiting: usize,
     /// Slots of `free` that belong to callers who have been woken but have not run yet.
@@ -37,7 +37,7 @@ struct Shelf<T> {
     closed: bool,
 }
 
-struct Returned<T> {
+struct Shelved<T> {
     slot: T,
     cpu: Cpu,
 }
@@ -120,7 +120,7 @@ impl<T> Pool<T> {
         if shelf.closed {
             return Err(slot);
         }
-        shelf.free.push(Returned { slot, cpu });
+        shelf.free.push(Shelved { slot, cpu });
         if shelf.waiting > shelf.promised && self.returned.notify_one() {
             shelf.promised += 1;
         }
@@ -134,7 +134,7 @@ impl<T> Pool<T> {
         shelf.promised = 0;
         self.returned.notify_all();
         let free = std::mem::take(&mut shelf.free);
-        free.into_iter().map(|returned| returned.slot).collect()
+        free.into_iter().map(|shelved| shelved.slot).collect()
     }
 
     /// Slots that nobody uses, and callers in the queue.
@@ -198,12 +198,12 @@ mod tests {
     }
 
     fn shelf_of(free: impl IntoIterator<Item = (usize, i32)>) -> Shelf<usize> {
-        let returned = |(slot, cpu)| Returned {
+        let shelved = |(slot, cpu)| Shelved {
             slot,
             cpu: Cpu(cpu),
         };
         Shelf {
-            free: free.into_iter().map(returned).collect(),
+            free: free.into_iter().map(shelved).collect(),
             waiting: 0,
             promised: 0,
             closed: false,

@@ -277,9 +277,9 @@ pub(super) const SETTINGS: &[Key<Settings>] = &[
     Key::new(
         "ephemeral",
         flag(|s| &mut s.ephemeral),
-        "Reset the VM after every request. With `false` each VM keeps its own state until a request \
-             fails in it (a client that leaves during an upload is no failure), or a program that waits in a loop \
-             makes a body in parts or answers while it takes one; the log says so.",
+        "Reset the VM after every request. With `false` each VM keeps its own state, and which one a \
+             request gets is not defined, until a request fails in it (a client that leaves during an upload is no \
+             failure), or a program that waits in a loop makes a body in parts or answers while it takes one; the log says so.",
     ),
     Key::new(
         "ephemeral_keep_working_memory",
