@@ -81,16 +81,14 @@ impl Slot {
             .add(self.body.map_or(0, |body| body.len()));
 
         let deadline = exchange.call_deadline(instance.max_request_time());
-        let begun = self.vm.counters().cpu_time;
         let mut kind = "no call";
-        let first = if self.answered_early() {
-            kind = STREAM_POST;
-            Ok(())
-        } else {
-            self.deliver(instance, request, exchange, deadline.at, &mut kind)
-        };
-        let spent = self.vm.counters().cpu_time.saturating_sub(begun);
-        self.counters.cpu_time(first.is_ok(), spent);
+        let first = self.timed(|slot| {
+            if slot.answered_early() {
+                kind = STREAM_POST;
+                return Ok(());
+            }
+            slot.deliver(instance, request, exchange, deadline.at, &mut kind)
+        });
         self.lasting.served(first.is_ok());
         let answered = match first {
             Ok(()) => true,
@@ -325,17 +323,15 @@ impl Slot {
             content_type: &text,
             ..*request
         };
-        let begun = self.vm.counters().cpu_time;
-        let result = self.push_strings(&request).and_then(|at| {
+        let result = self.timed(|slot| {
+            let at = slot.push_strings(&request)?;
             let arguments = [at.url, at.argument, at.content_type];
             let deadline = Instant::now() + SECOND_CHANCE;
-            let exit = self.run(instance, exchange, |vm, scene| {
+            let exit = slot.run(instance, exchange, |vm, scene| {
                 vm.call(function, &arguments, deadline, scene)
             })?;
-            self.check_answer(&exit)
+            slot.check_answer(&exit)
         });
-        let spent = self.vm.counters().cpu_time.saturating_sub(begun);
-        self.counters.cpu_time(result.is_ok(), spent);
         match result {
             Ok(()) => true,
             Err(failure) => {

@@ -173,6 +173,18 @@ impl Slot {
         instance.is_ephemeral() && self.vm.is_quickly_reset()
     }
 
+    /// Makes a guest call and counts its CPU time.
+    pub(crate) fn timed<T, E>(
+        &mut self,
+        call: impl FnOnce(&mut Self) -> Result<T, E>,
+    ) -> Result<T, E> {
+        let begun = self.vm.counters().cpu_time;
+        let result = call(self);
+        let spent = self.vm.counters().cpu_time.saturating_sub(begun);
+        self.counters.cpu_time(result.is_ok(), spent);
+        result
+    }
+
     /// KVM exits and CPU time of this request so far.
     pub(crate) fn cost(&self) -> (u64, Duration) {
         let (now, before) = (self.vm.counters(), &self.seen);

@@ -125,13 +125,10 @@ impl Slot {
         into: &mut [u8],
         say: &mut Say<'_>,
     ) -> Result<usize, PullError> {
-        let begun = self.vm.counters().cpu_time;
         self.counters.invocations.add(1);
         let total = self.desk.answer.content_length();
         let written = total.saturating_sub(self.outflow.left);
-        let result = self.call_producer(instance, producer, written, into, say);
-        let took = self.vm.counters().cpu_time.saturating_sub(begun);
-        self.counters.cpu_time(result.is_ok(), took);
+        let result = self.timed(|slot| slot.call_producer(instance, producer, written, into, say));
         match result {
             Ok(len) => Ok(len),
             Err(fault) => {

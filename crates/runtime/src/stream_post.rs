@@ -129,15 +129,12 @@ impl Slot {
         function: GuestVirt,
         exchange: &mut dyn Exchange,
     ) -> Result<(), BodyError> {
-        let begun = self.vm.counters().cpu_time;
-        let result = match self.orders() {
-            None => self.call_taker(instance, function, exchange),
+        let result = self.timed(|slot| match slot.orders() {
+            None => slot.call_taker(instance, function, exchange),
             Some(orders) => orders
-                .run(|| self.call_taker(instance, function, exchange))
+                .run(|| slot.call_taker(instance, function, exchange))
                 .unwrap_or(Err(BodyError::Over)),
-        };
-        let took = self.vm.counters().cpu_time.saturating_sub(begun);
-        self.counters.cpu_time(result.is_ok(), took);
+        });
         if result.is_err() {
             self.tell_cost(instance, STREAM_POST, Ended::Failed, exchange);
             if self.state != State::Poisoned {

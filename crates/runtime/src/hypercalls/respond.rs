@@ -151,6 +151,7 @@ fn content_type(scene: &mut Scene<'_>, vm: &mut VmCall<'_>) -> Result<(), Fault>
 }
 
 /// Header fields and cacheability that come with a response.
+// Inlined its tables would be in the frame of every response.
 #[inline(never)]
 fn extra(scene: &mut Scene<'_>, vm: &mut VmCall<'_>) -> Result<(), Fault> {
     let mut bytes = [0; size_of::<abi::tinykvm_response_extra>()];

@@ -33,8 +33,8 @@ impl Memory {
     /// no entry shows: only a full reset ends them.
     pub(super) fn forget(&mut self, stale: Stale) -> Result<(), MapError> {
         let result = stale.flush(self);
-        if let (Err(_), Role::Request { tables_grew, .. }) = (&result, &mut self.role) {
-            *tables_grew = true;
+        if let (Err(_), Role::Request { full_reset_due, .. }) = (&result, &mut self.role) {
+            *full_reset_due = true;
         }
         result.map_err(|_no_mapping_left| MapError::NoMemory)
     }

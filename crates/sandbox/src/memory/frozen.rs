@@ -211,15 +211,15 @@ impl Frozen {
                 frozen: Arc::clone(self),
                 edits: Vec::new(),
                 dirty: Vec::with_capacity(64),
-                tables_grew: false,
+                full_reset_due: false,
                 burden: super::Burden::default(),
             },
         })
     }
 
-    /// Where a fork's page tables may have dirty entries, if it has edited none and added no table.
-    pub(super) fn outline(&self, edits: &[Edit], tables_grew: bool) -> Option<&Outline> {
-        (edits.is_empty() && !tables_grew).then_some(&self.outline)
+    /// Where a fork's page tables may have dirty entries, if it has edited none and needs no full reset.
+    pub(super) fn outline(&self, edits: &[Edit], full_reset_due: bool) -> Option<&Outline> {
+        (edits.is_empty() && !full_reset_due).then_some(&self.outline)
     }
 
     /// Guest-physical bytes of a fork.

@@ -187,7 +187,8 @@ enum Role {
         frozen: Arc<Frozen>,
         edits: Vec<Edit>,
         dirty: Vec<u32>,
-        tables_grew: bool,
+        /// Page tables were added, or KVM did not forget a translation.
+        full_reset_due: bool,
         burden: Burden,
     },
 }
@@ -199,9 +200,9 @@ impl Role {
             Self::Request {
                 frozen,
                 edits,
-                tables_grew,
+                full_reset_due,
                 ..
-            } => frozen.outline(edits, *tables_grew),
+            } => frozen.outline(edits, *full_reset_due),
             Self::Main { .. } => None,
         }
     }

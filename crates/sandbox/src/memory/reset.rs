@@ -124,7 +124,7 @@ impl Memory {
             frozen,
             edits,
             dirty,
-            tables_grew,
+            full_reset_due,
             burden,
         } = role
         else {
@@ -141,7 +141,7 @@ impl Memory {
         };
         // What all VMs share is nobody's to wipe.
         let own = backing.shared_from();
-        let outline = frozen.outline(edits, *tables_grew);
+        let outline = frozen.outline(edits, *full_reset_due);
         paging::visit_dirty(backing, outline, clear, &mut |frame| {
             if frame.raw() < own {
                 dirty.extend(u32::try_from(frame.raw() / PAGE_SIZE));
@@ -149,16 +149,16 @@ impl Memory {
         });
         let pages = dirty.len() as u64;
         let due = bits == DirtyBits::Sticky && burden.is_due(pages);
-        if *tables_grew || pages > keep_pages || due {
+        if *full_reset_due || pages > keep_pages || due {
             edits.clear();
             *burden = Burden::default();
-            *tables_grew = false;
+            *full_reset_due = false;
             backing.drop_private(GuestPhys::new(0), own)?;
             return Ok(Wiped {
                 pages,
-                still_dirty: 0,
                 full: true,
                 reload: true,
+                ..Wiped::default()
             });
         }
         for &page in dirty.iter() {
@@ -190,20 +190,17 @@ impl Memory {
             *edits = undo;
             edits.clear();
         }
-        Ok(match bits {
+        let sticky = bits == DirtyBits::Sticky;
+        Ok(Wiped {
+            pages,
+            still_dirty: if sticky {
+                pages.saturating_sub(clean)
+            } else {
+                0
+            },
+            full: false,
             // Whether or not a page was dirty: the walk cleared accessed bits too.
-            DirtyBits::Fresh => Wiped {
-                pages,
-                still_dirty: 0,
-                full: false,
-                reload: true,
-            },
-            DirtyBits::Sticky => Wiped {
-                pages,
-                still_dirty: pages.saturating_sub(clean),
-                full: false,
-                reload: false,
-            },
+            reload: !sticky,
         })
     }
 }

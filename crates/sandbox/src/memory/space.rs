@@ -443,8 +443,8 @@ impl Memory {
         for _ in 0..3 {
             tables.extend(self.take_frames(1).ok());
         }
-        if let Role::Request { tables_grew, .. } = &mut self.role {
-            *tables_grew = true;
+        if let Role::Request { full_reset_due, .. } = &mut self.role {
+            *full_reset_due = true;
         }
         let at = paging::leaf_or_insert(&self.backing, va, || tables.pop().map(|run| run.start));
         for unused in tables {
