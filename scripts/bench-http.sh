@@ -5,11 +5,12 @@
 #   hello   the same body from tinykvm.program(), concurrency 4
 #   nginx   the same body from nginx over loopback
 # The three take turns in every round, so that a noisy neighbour hits all of them; a ratio is made
-# within a round, and the median over the rounds is what counts.
+# within a round, and the median over the rounds is what counts: many short rounds, because noise comes in
+# seconds.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-rounds=${ROUNDS:-5}
-seconds=${SECONDS_EACH:-3}
+rounds=${ROUNDS:-15}
+seconds=${SECONDS_EACH:-1}
 
 source scripts/varnishd.sh
 choose_jail

@@ -5,7 +5,7 @@
 #   chain     three programs in a row against the three alone (crates/runtime/benches)
 #   http      requests/s of a program against varnishd without a backend, and against nginx
 #
-#   scripts/bench.sh [sandbox|chain|stream|http]...        ROUNDS=5 SECONDS_EACH=3
+#   scripts/bench.sh [sandbox|chain|stream|http]...        ROUNDS=15 SECONDS_EACH=1
 #
 # docs/benchmarking.md says how to read them.
 set -euo pipefail
