@@ -129,6 +129,51 @@ fn frames_of_page_tables_are_not_mapped_for_the_program() {
 }
 
 #[test]
+fn what_a_program_writes_where_nothing_is_mapped_never_becomes_a_page_table() {
+    // Entries that would map the sandbox's own pages, wherever tables may be made later; once with an
+    // unmapping before that, which needs frames itself.
+    let program = program(
+        "forged_tables",
+        "",
+        r#"
+        const unsigned long page = 4096, end_after = 128 << 20;
+        char *low = mmap(NULL, page, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+        char *end = low + end_after;
+        char *far = (char *)0x600000000000;
+        const int how = MAP_FIXED | MAP_PRIVATE | MAP_ANONYMOUS;
+        if (strcmp(url, "/unmap") == 0) {
+            mmap((void *)0x610000000000, page, PROT_READ | PROT_WRITE, how, -1, 0);
+            munmap(end - 64 * page, 64 * page);
+            mmap(end - 4 * page, 4 * page, PROT_READ | PROT_WRITE, how, -1, 0);
+        }
+        for (unsigned long back = 32; back >= 1; back--) {
+            unsigned long *entries = (unsigned long *)(end - back * page);
+            if (strcmp(url, "/unmap") == 0 && back > 4) continue;
+            for (unsigned long i = 0; i < 512; i++) entries[i] = i * page | 7;
+        }
+        mmap(far, page, PROT_READ | PROT_WRITE, how, -1, 0);
+        if (strcmp(url, "/unmap") == 0)
+            for (unsigned long back = 4; back >= 1; back--) {
+                unsigned long *entries = (unsigned long *)(end - back * page);
+                for (unsigned long i = 0; i < 512; i++) entries[i] = i * page | 7;
+            }
+        const unsigned long nth = strtoul(arg, NULL, 10);
+        snprintf(text, sizeof(text), "%d", far[nth * page]);
+        "#,
+    );
+    let mut guest = program.fork();
+    for url in ["/", "/unmap"] {
+        assert_eq!(guest.ask(url, "0").unwrap(), "0");
+        for beside in ["1", "16", "18", "511"] {
+            match guest.ask(url, beside) {
+                Err(Fault::Exception { vector: 14, .. }) => {}
+                other => panic!("{url} page {beside}: {other:?}"),
+            }
+        }
+    }
+}
+
+#[test]
 fn answering_from_32_bit_code_does_not_hurt_the_next_request() {
     let program = program(
         "compat",

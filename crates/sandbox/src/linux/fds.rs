@@ -195,7 +195,7 @@ impl Descriptors {
             self.pipes.push(None);
         }
         if let Some(place) = self.pipes.get_mut(index) {
-            *place = Some(Pipe::default());
+            *place = Some(Pipe::new());
         }
         let reader = self.insert(Kind::PipeReader(index), nonblocking, close_on_exec);
         let writer = self.insert(Kind::PipeWriter(index), nonblocking, close_on_exec);
@@ -233,14 +233,11 @@ impl Descriptors {
 
     /// Whether anything can still read from (or write to) a pipe.
     pub(super) fn pipe_has_end(&self, end: &Kind) -> bool {
-        self.opened
-            .iter()
-            .flatten()
-            .any(|open| match (&open.kind, end) {
-                (Kind::PipeReader(a), Kind::PipeReader(b))
-                | (Kind::PipeWriter(a), Kind::PipeWriter(b)) => a == b,
-                _ => false,
-            })
+        match end {
+            Kind::PipeReader(pipe) => self.pipe(*pipe).is_ok_and(|pipe| pipe.has_reader),
+            Kind::PipeWriter(pipe) => self.pipe(*pipe).is_ok_and(|pipe| pipe.has_writer),
+            _ => false,
+        }
     }
 
     /// dup(2) and `F_DUPFD`: the lowest free descriptor from `from` on.
@@ -364,16 +361,25 @@ impl Descriptors {
                 interests.retain(|interest| interest.identity != identity);
             }
         }
-        if let Some(Opened {
-            kind: Kind::PipeReader(pipe) | Kind::PipeWriter(pipe),
-            ..
-        }) = closed
-        {
-            let used = self.pipe_has_end(&Kind::PipeReader(pipe))
-                || self.pipe_has_end(&Kind::PipeWriter(pipe));
-            if let Some(place) = self.pipes.get_mut(pipe)
-                && !used
-            {
+        if let Some(opened) = closed {
+            self.close_pipe_end(&opened.kind);
+        }
+    }
+
+    /// A pipe goes with its last end.
+    fn close_pipe_end(&mut self, end: &Kind) {
+        let (Kind::PipeReader(index) | Kind::PipeWriter(index)) = end else {
+            return;
+        };
+        let Some(place) = self.pipes.get_mut(*index) else {
+            return;
+        };
+        if let Some(pipe) = place {
+            match end {
+                Kind::PipeReader(_) => pipe.has_reader = false,
+                _ => pipe.has_writer = false,
+            }
+            if !pipe.has_reader && !pipe.has_writer {
                 *place = None;
             }
         }

@@ -17,14 +17,26 @@ const ATOMIC: u64 = 4096;
 const EVENT_MAX: u64 = u64::MAX - 1;
 
 /// The bytes between the ends of a pipe.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub(super) struct Pipe {
     data: VecDeque<u8>,
+    /// Whether each end is still open.
+    pub(super) has_reader: bool,
+    pub(super) has_writer: bool,
     /// Goes up with every read and write: what edge-triggered epoll looks at.
     pub(super) activity: u64,
 }
 
 impl Pipe {
+    pub(super) fn new() -> Self {
+        Self {
+            data: VecDeque::new(),
+            has_reader: true,
+            has_writer: true,
+            activity: 0,
+        }
+    }
+
     pub(super) fn len(&self) -> usize {
         self.data.len()
     }

@@ -86,6 +86,13 @@ impl Areas {
         true
     }
 
+    /// Whether `range` can be unmapped without making too many areas.
+    pub(crate) fn may_remove(&self, range: &Range<u64>) -> bool {
+        let before = self.by_start.range(..range.start).next_back();
+        let splits = before.is_some_and(|(_, area)| area.end > range.end);
+        !splits || self.by_start.len() < MAX_AREAS
+    }
+
     /// Unmaps `range`.
     pub(crate) fn remove(&mut self, range: Range<u64>) {
         while let Some((&start, &area)) = self.by_start.range(..range.end).next_back() {
@@ -196,6 +203,19 @@ mod tests {
             Some(0x3000)
         );
         assert_eq!(areas.find_free_from_top(0x1000..0x8000, 0x4000), None);
+    }
+
+    #[test]
+    fn unmapping_makes_no_more_areas_than_mapping_may() {
+        let mut areas = areas([(0, 1 << 40)]);
+        let mut removed: u64 = 0;
+        while areas.may_remove(&(removed * 0x2000 + 0x1000..removed * 0x2000 + 0x2000)) {
+            areas.remove(removed * 0x2000 + 0x1000..removed * 0x2000 + 0x2000);
+            removed += 1;
+        }
+        assert_eq!(areas.by_start.len(), MAX_AREAS);
+        assert!(areas.may_remove(&(0..0x1000)), "a whole area may go");
+        assert!(!areas.insert(1 << 41..1 << 42, RW));
     }
 
     #[test]

@@ -49,7 +49,6 @@ fn mmap(
 pub(crate) struct Backing {
     base: NonNull<u8>,
     len: u64,
-    image_len: u64,
     shared_from: u64,
 }
 
@@ -112,7 +111,6 @@ impl Backing {
         Ok(Self {
             base,
             len,
-            image_len,
             shared_from: len,
         })
     }
@@ -134,7 +132,6 @@ impl Backing {
         let backing = Self {
             base: Self::map_over_whole(file, image_len, whole, prot, flags)?,
             len: whole,
-            image_len,
             shared_from: len,
         };
         let at = backing.base.as_ptr().wrapping_add(to_usize(len));
@@ -198,11 +195,6 @@ impl Backing {
 
     pub(crate) fn len(&self) -> u64 {
         self.len
-    }
-
-    /// Bytes that come from the memfd.
-    pub(crate) fn image_len(&self) -> u64 {
-        self.image_len
     }
 
     /// Where the memory begins that all VMs of the program share; `len` where there is none.
@@ -408,7 +400,6 @@ mod tests {
             let backing = Backing {
                 base,
                 len,
-                image_len,
                 shared_from: len,
             };
             let mut content = vec![1; to_usize(len)];

@@ -131,6 +131,7 @@ impl Memory {
         let heap = heap..(heap + HEAP_ROOM).min(space.heap_limit).max(heap);
         space.heap_limit = heap.end;
         space.arena = arena.clone();
+        space.lent_from = arena.end;
         space.stacks.callback = stack.start..area;
         if !space.areas.insert(stack.clone(), Protection::READ_WRITE) {
             return None;
@@ -285,7 +286,7 @@ impl Frozen {
         }
     }
 
-    fn has_content(&self, page: u64) -> bool {
+    pub(super) fn has_content(&self, page: u64) -> bool {
         let word = self.content.get(to_usize(page / 64)).copied().unwrap_or(0);
         page * PAGE_SIZE < self.source.len() && word & (1 << (page % 64)) != 0
     }

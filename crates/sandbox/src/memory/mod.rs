@@ -20,6 +20,7 @@ mod backing;
 mod edits;
 mod frames;
 mod frozen;
+mod lending;
 mod paging;
 mod regions;
 mod reset;
@@ -205,6 +206,17 @@ impl Role {
             } => frozen.outline(edits, *full_reset_due),
             Self::Main { .. } => None,
         }
+    }
+
+    /// Whether the page of this entry is as it was handed out, zeros: to write them would make memory
+    /// of it.
+    fn is_zero(&self, entry: u64) -> bool {
+        let frame = paging::frame_of(entry);
+        let content = match self {
+            Self::Request { frozen, .. } => frozen.has_content(frame.raw() / PAGE_SIZE),
+            Self::Main { .. } => false,
+        };
+        entry & paging::DIRTY == 0 && !content
     }
 }
 

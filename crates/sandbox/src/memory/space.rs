@@ -3,7 +3,8 @@
 //!
 //! In a main VM frames come from the image's free frames. In a request VM the *arena*, a range of
 //! zeroed memory that the image maps read-write for every fork, is handed out: the common case
-//! edits no page table. Free arena memory is always zero and always read-write.
+//! edits no page table. Free arena memory is read-write, and zero unless the program wrote where it has
+//! mapped nothing.
 //!
 //! An edit that takes rights away from a page that was in use is followed by
 //! `Backing::forget_translations`, without which hosts with shadow paging do not see it.
@@ -14,7 +15,7 @@ use std::sync::Arc;
 use super::areas::Areas;
 use super::edits::mark_written;
 use super::frames::Run;
-use super::paging::{self, DIRTY, NO_EXECUTE, OWNED, PRESENT, USER, WRITE};
+use super::paging::{self, NO_EXECUTE, OWNED, PRESENT, USER, WRITE};
 use super::regions::Regions;
 use super::stacks::Stacks;
 use super::stale::Stale;
@@ -32,6 +33,8 @@ pub(crate) struct Space {
     pub(super) heap_limit: u64,
     /// Where mappings without an address go.
     pub(super) arena: Range<u64>,
+    /// Nothing of the arena from here on is free to be lent.
+    pub(super) lent_from: u64,
     /// What the configuration decides about.
     pub(super) regions: Regions,
     pub(super) stacks: Stacks,
@@ -44,6 +47,7 @@ impl Memory {
         space.heap = heap.start.raw()..heap.start.raw();
         space.heap_limit = heap.end.raw();
         space.arena = arena.start.raw()..arena.end.raw();
+        space.lent_from = space.arena.end;
     }
 
     /// Maps `len` zeroed bytes. The length is rounded up to whole pages.
@@ -118,10 +122,16 @@ impl Memory {
         if mapped.is_empty() {
             return Ok(());
         }
-        for part in mapped {
-            self.release(part)?;
+        if !self.space.areas.may_remove(&range) {
+            return Err(MapError::NoMemory);
         }
-        Arc::make_mut(&mut self.space).areas.remove(range);
+        for part in mapped {
+            self.release(part.clone())?;
+            // Only this part: what was free may have been lent meanwhile.
+            let space = Arc::make_mut(&mut self.space);
+            space.lent_from = space.lent_from.max(part.end.min(space.arena.end));
+            space.areas.remove(part);
+        }
         Ok(())
     }
 
@@ -204,6 +214,10 @@ impl Memory {
             for offset in (0..old_len).step_by(4096) {
                 let from = at.checked_add(offset).ok_or(MapError::Invalid)?;
                 let to = new.checked_add(offset).ok_or(MapError::Invalid)?;
+                let leaf = paging::leaf(&self.backing, from);
+                if leaf.is_some_and(|leaf| self.role.is_zero(self.backing.word(leaf))) {
+                    continue;
+                }
                 self.read(from, &mut page).map_err(|_| MapError::Invalid)?;
                 self.write(to, &page).map_err(|_| MapError::NoMemory)?;
             }
@@ -421,63 +435,12 @@ impl Memory {
     }
 
     fn zero_range(&mut self, range: Range<u64>) {
-        let image_len = self.backing.image_len();
-        let request = matches!(self.role, Role::Request { .. });
         for (address, at) in paging::leaves(&self.backing, range) {
             let entry = self.backing.word(at);
-            let frame = paging::frame_of(entry);
-            let untouched = request && frame.raw() >= image_len && entry & DIRTY == 0;
-            if entry & OWNED != 0 && !untouched {
-                self.backing.zero(frame, PAGE_SIZE);
+            if entry & OWNED != 0 && !self.role.is_zero(entry) {
+                self.backing.zero(paging::frame_of(entry), PAGE_SIZE);
                 // Inaccessible pages as well: the reset finds them by this alone.
                 mark_written(&self.backing, &mut self.role, address, at);
-            }
-        }
-    }
-
-    pub(super) fn leaf_or_insert(&mut self, va: GuestVirt) -> Result<GuestPhys, MapError> {
-        if let Some(at) = paging::leaf(&self.backing, va) {
-            return Ok(at);
-        }
-        let mut tables = Vec::with_capacity(3);
-        for _ in 0..3 {
-            tables.extend(self.take_frames(1).ok());
-        }
-        if let Role::Request { full_reset_due, .. } = &mut self.role {
-            *full_reset_due = true;
-        }
-        let at = paging::leaf_or_insert(&self.backing, va, || tables.pop().map(|run| run.start));
-        for unused in tables {
-            if let Role::Main { frames, .. } = &mut self.role {
-                frames.give(unused);
-            }
-        }
-        at.ok_or(MapError::NoMemory)
-    }
-
-    /// Zeroed frames: fresh ones in a main VM, borrowed from the top of the arena in a request VM.
-    fn take_frames(&mut self, pages: u64) -> Result<Run, MapError> {
-        match &mut self.role {
-            Role::Main { frames, .. } => frames.take(pages).ok_or(MapError::NoMemory),
-            Role::Request { .. } => {
-                let arena = self.space.arena.clone();
-                let va = self
-                    .space
-                    .areas
-                    .find_free_from_top(arena, PAGE_SIZE)
-                    .ok_or(MapError::NoMemory)?;
-                let space = Arc::make_mut(&mut self.space);
-                if !space.areas.insert(va..va + PAGE_SIZE, Protection::NONE) {
-                    return Err(MapError::NoMemory);
-                }
-                let at =
-                    paging::leaf(&self.backing, GuestVirt::new(va)).ok_or(MapError::NoMemory)?;
-                let start = paging::frame_of(self.backing.word(at));
-                // The frame has a new owner, perhaps a page table: the guest must not reach it here.
-                let mut stale = Stale::default();
-                self.edit(at, start.raw(), &mut stale);
-                self.forget(stale)?;
-                Ok(Run { start, pages: 1 })
             }
         }
     }

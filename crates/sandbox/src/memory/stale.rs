@@ -15,24 +15,36 @@ pub(super) fn takes_away(old: u64, new: u64) -> bool {
     old & PRESENT != 0 && old & ACCESSED != 0 && (lost || no_longer_executable || moved)
 }
 
-/// Frames whose translations KVM must forget, gathered into runs.
+/// Frames whose translations KVM must forget, gathered into runs. Each run costs two system calls that
+/// lock the process's address space: behind some of them, what is between goes along.
 #[derive(Debug, Default)]
 pub(super) struct Stale {
     run: Option<Run>,
+    forgotten: u32,
     failed: Option<io::Error>,
 }
 
 impl Stale {
+    const MOST_RUNS: u32 = 256;
+
     pub(super) fn add(&mut self, memory: &Memory, frame: GuestPhys) {
-        if let Some(run) = &mut self.run
-            && run.start.raw() + run.pages * PAGE_SIZE == frame.raw()
-        {
-            run.pages += 1;
-            return;
+        let frame = frame.raw();
+        if let Some(run) = &mut self.run {
+            let (start, end) = (run.start.raw(), run.start.raw() + run.pages * PAGE_SIZE);
+            let beside = frame == end || frame + PAGE_SIZE == start;
+            if beside || self.forgotten >= Self::MOST_RUNS {
+                let start = start.min(frame);
+                let end = end.max(frame + PAGE_SIZE);
+                *run = Run {
+                    start: GuestPhys::new(start),
+                    pages: (end - start) / PAGE_SIZE,
+                };
+                return;
+            }
         }
         self.forget(memory);
         self.run = Some(Run {
-            start: frame,
+            start: GuestPhys::new(frame),
             pages: 1,
         });
     }
@@ -44,11 +56,10 @@ impl Stale {
     }
 
     fn forget(&mut self, memory: &Memory) {
-        if let Some(run) = self.run.take()
-            && let Err(error) = memory
-                .backing
-                .forget_translations(run.start, run.pages * PAGE_SIZE)
-        {
+        let Some(run) = self.run.take() else { return };
+        self.forgotten = self.forgotten.saturating_add(1);
+        let len = run.pages * PAGE_SIZE;
+        if let Err(error) = memory.backing.forget_translations(run.start, len) {
             self.failed = Some(error);
         }
     }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::*;
 
+mod lending;
 mod resets;
 
 const MIB: u64 = 1 << 20;

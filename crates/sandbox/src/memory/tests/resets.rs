@@ -251,3 +251,53 @@ fn requests_that_always_write_much_keep_their_pages() {
     }
     assert_eq!(memory.differences(), []);
 }
+
+#[test]
+fn zeroing_what_nobody_has_touched_takes_no_memory() {
+    let mut main = main_memory();
+    let before = main.resident_image_bytes();
+    let len = 4 * MIB;
+    let at = main
+        .map(Place::Anywhere, len, Protection::READ_WRITE)
+        .unwrap();
+    let tables = main.resident_image_bytes() - before;
+    main.discard(at, len).unwrap();
+    let moved = main.remap(at, len, len + 4096, true).unwrap();
+    main.write(moved, b"content").unwrap();
+    let after = main.resident_image_bytes() - before;
+    assert!(after <= tables + 8192, "{after} bytes, {tables} of tables");
+
+    let image = Arc::new(main.freeze(8 * MIB).unwrap());
+    for bits in [DirtyBits::Fresh, DirtyBits::Sticky] {
+        let mut memory = image.fork().unwrap();
+        memory.discard(moved, len).unwrap();
+        assert_eq!(memory.read_bytes(moved, 7, 7).unwrap(), [0; 7]);
+        assert_eq!(memory.dirty_bytes(), 4096, "only what had content");
+        memory.write(add(moved, 8192), b"dirt").unwrap();
+        let again = memory.remap(moved, len, len + 8192, true).unwrap();
+        assert_eq!(memory.read_bytes(add(again, 8192), 4, 4).unwrap(), b"dirt");
+        assert_eq!(memory.read_bytes(again, 7, 7).unwrap(), [0; 7]);
+        reset(&mut memory, bits);
+        assert_eq!(memory.read_bytes(moved, 7, 7).unwrap(), b"content");
+    }
+}
+
+#[test]
+fn rights_of_many_scattered_pages_change_and_come_back() {
+    const PAGES: u64 = 2000;
+    let (image, data) = frozen();
+    for bits in [DirtyBits::Fresh, DirtyBits::Sticky] {
+        let mut memory = image.fork().unwrap();
+        let at = memory
+            .map(Place::Anywhere, PAGES * 4096, Protection::READ_WRITE)
+            .unwrap();
+        memory.write(data, b"dirt").unwrap();
+        memory.fill_zero(at, PAGES * 4096).unwrap();
+        for page in (0..PAGES).rev().step_by(2) {
+            let page = add(at, page * 4096);
+            memory.protect(page, 4096, Protection::READ).unwrap();
+            assert!(memory.write(page, b"x").is_err());
+        }
+        reset(&mut memory, bits);
+    }
+}
