@@ -3,7 +3,7 @@
 //! Guards: whatever fails here fails this fetch, with a line that says why. VRT_fail() is not for
 //! directors: there is no VCL to end.
 
-use std::{ffi::c_int, time::Duration};
+use std::ffi::c_int;
 
 use runtime::{
     Cacheability, Exchange, Reservation, Side,
@@ -21,14 +21,6 @@ use crate::{
     state::Director,
     task::{Call, Task, Wish},
     ttl,
-};
-
-/// What is not for the cache.
-const NEVER: Cacheability = Cacheability {
-    cacheable: false,
-    ttl: Duration::ZERO,
-    grace: Duration::ZERO,
-    keep: Duration::ZERO,
 };
 
 /// Why there is no response.
@@ -140,7 +132,7 @@ fn answer(ctx: Context<'_>, call: &Call) -> Result<Held, Failure> {
     let outcome = match &call.wish {
         Wish::Answer(chain) => chain.run(opening, &mut body, &mut messages)?,
         Wish::Update(upload) => {
-            messages.set_cacheable(NEVER);
+            messages.set_cacheable(Cacheability::NEVER);
             upload.run(ctx)
         }
     };

@@ -270,6 +270,10 @@ impl Exchange for Messages<'_> {
         has_object
     }
 
+    fn forget_lifetime(&mut self) {
+        self.cacheability = self.cacheability.and_then(Cacheability::of_replaced);
+    }
+
     fn before_waiting(&mut self) {
         let Some(answer) = self.answer.take() else {
             return;

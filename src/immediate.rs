@@ -104,6 +104,9 @@ pub(crate) fn run(ctx: Context<'_>, state: &State, order: &Order<'_>) -> Result<
     let mut no_body =
         |_: &mut Reservation, _: &mut dyn Exchange| Ok::<(), std::convert::Infallible>(());
     let result: Result<Outcome, ChainError<_>> = chain.run(opening, &mut no_body, &mut messages);
+    if result.is_err() {
+        messages.forget_lifetime();
+    }
     if let Some(how) = messages.cacheability {
         ttl::apply(ctx, how, order.program);
     }

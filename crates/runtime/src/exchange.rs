@@ -43,6 +43,23 @@ pub struct Cacheability {
     pub keep: Duration,
 }
 
+impl Cacheability {
+    /// What is not for the cache.
+    pub const NEVER: Self = Self {
+        cacheable: false,
+        ttl: Duration::ZERO,
+        grace: Duration::ZERO,
+        keep: Duration::ZERO,
+    };
+
+    /// What is left of it when another response takes the place of the one it came with: no
+    /// lifetime, but what was not for the cache is not, as it may have been for one client.
+    #[must_use]
+    pub fn of_replaced(self) -> Option<Self> {
+        (!self.cacheable).then_some(Self::NEVER)
+    }
+}
+
 /// What ends a wait, or a guest call. The log says which.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Limit {
@@ -117,6 +134,8 @@ pub trait Exchange: Send {
     fn unset(&mut self, side: Side, name: &[u8]) -> u32;
     /// `false` when the transaction has no object to be cached.
     fn set_cacheable(&mut self, how: Cacheability) -> bool;
+    /// The call that may have said it has failed: leaves what `Cacheability::of_replaced` does.
+    fn forget_lifetime(&mut self);
     /// When whoever causes this request stops waiting for it, if that is known.
     fn deadline(&self) -> Option<Deadline> {
         None

@@ -128,6 +128,10 @@ impl Exchange for Recorded {
         true
     }
 
+    fn forget_lifetime(&mut self) {
+        self.cacheability = self.cacheability.and_then(Cacheability::of_replaced);
+    }
+
     fn deadline(&self) -> Option<Deadline> {
         self.deadline
     }

@@ -79,6 +79,7 @@ impl Reservation {
                 self.instance.name()
             );
             exchange.log(Severity::Error, line.as_bytes());
+            exchange.forget_lifetime();
             Response::failed()
         })
     }

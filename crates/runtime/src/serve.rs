@@ -72,6 +72,7 @@ impl Slot {
         if matches!(self.state, State::Served | State::Spent | State::Poisoned) {
             self.state = State::Poisoned;
             self.outflow.reset();
+            exchange.forget_lifetime();
             return Response::failed();
         }
         self.state = State::Served;
@@ -102,6 +103,7 @@ impl Slot {
                 let text = self.describe(&failure);
                 let line = format!("{}: {text}{limit}", instance.name());
                 exchange.log(Severity::Error, line.as_bytes());
+                exchange.forget_lifetime();
                 self.second_chance(instance, request, exchange, &failure, &mut response)
             }
         };
@@ -342,6 +344,7 @@ impl Slot {
                 let text = self.describe(&failure);
                 let line = format!("{}: error callback: {text}", instance.name());
                 exchange.log(Severity::Error, line.as_bytes());
+                exchange.forget_lifetime();
                 false
             }
         }

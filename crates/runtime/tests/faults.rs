@@ -63,6 +63,36 @@ fn a_second_fault_in_on_error_is_a_plain_500_within_its_second() {
 }
 
 #[test]
+fn the_lifetime_of_a_call_that_failed_is_not_that_of_what_is_answered_instead() {
+    for threads in BOTH {
+        let program = program_with("on_error", threads, |recipe| {
+            recipe.max_request_time = Duration::from_millis(300);
+        });
+        let lifetime = |url: &str, status| {
+            let reply = get(&program, url);
+            assert_eq!(reply.status(), status, "{url}: {}", reply.log());
+            let how = reply.exchange.cacheability;
+            how.map(|how| (how.cacheable, how.ttl.as_secs()))
+        };
+        for (url, status, expected) in [
+            ("/?lifetime", 200, Some((true, 3600))),
+            ("/null?lifetime", 503, None),
+            ("/loop?lifetime&ok", 200, None),
+            ("/silent?lifetime&own", 503, Some((true, 10))),
+            ("/status?twice&lifetime&own", 500, None),
+            // What was not for the cache still is not.
+            ("/null?private&ok", 200, Some((false, 0))),
+            ("/null?twice&private", 500, Some((false, 0))),
+        ] {
+            assert_eq!(lifetime(url, status), expected, "{url}");
+        }
+    }
+    // Without a callback for errors.
+    let answer = get(&program("answer"), "/?ttl=3600,1,1&status=99");
+    assert_eq!((answer.status(), answer.exchange.cacheability), (500, None));
+}
+
+#[test]
 fn every_kind_of_fault_is_a_500_that_says_why_and_the_vm_serves_on() {
     let hostile = program_with("hostile", Threads::AsHostLikes, |recipe| {
         recipe.max_request_time = Duration::from_millis(500);
@@ -386,6 +416,8 @@ impl Exchange for Panics {
     fn set_cacheable(&mut self, _: Cacheability) -> bool {
         true
     }
+
+    fn forget_lifetime(&mut self) {}
 
     fn log(&mut self, _: Severity, _: &[u8]) {}
 }

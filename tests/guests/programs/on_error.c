@@ -1,5 +1,7 @@
 /* Fails as the URL says; on_error turns that into a 503 that carries the reason, unless it is to
- * fail too: /null /loop /silent /status, and the same with "?twice" behind it. */
+ * fail too: /null /loop /silent /status, and the same with "?twice" behind it. With "lifetime" in the
+ * URL the response is for the cache before it fails, with "private" it is not; on_error says nothing
+ * about that but with "own", and answers 200 with "ok". */
 #include "kvm_api.h"
 
 static void fail(const char *url)
@@ -16,6 +18,10 @@ static void fail(const char *url)
 static void on_get(const char *url, const char *arg)
 {
 	(void)arg;
+	if (strstr(url, "lifetime") != NULL)
+		set_cacheable(true, 3600, 1, 1);
+	if (strstr(url, "private") != NULL)
+		set_cacheable(false, 3600, 1, 1);
 	fail(url);
 	if (strncmp(url, "/silent", 7) != 0)
 		backend_response_str(200, "text/plain", "fine");
@@ -24,12 +30,14 @@ static void on_get(const char *url, const char *arg)
 static void on_error(const char *url, const char *arg, const char *reason)
 {
 	static char text[4096];
+	if (strstr(url, "own") != NULL)
+		set_cacheable(true, 10, 1, 1);
 	if (strstr(url, "?twice") != NULL) {
 		fail(url);
 		return;
 	}
 	const int len = snprintf(text, sizeof(text), "url=%s\narg=%s\nreason=%s\n", url, arg, reason);
-	backend_response(503, "text/plain", 10, text, (size_t)len);
+	backend_response(strstr(url, "ok") != NULL ? 200 : 503, "text/plain", 10, text, (size_t)len);
 }
 
 int main(void)
