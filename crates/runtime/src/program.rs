@@ -231,11 +231,7 @@ impl Program {
         callers: Option<Deadline>,
     ) -> Result<Reservation, ReserveError> {
         let begun = Instant::now();
-        let ours = Deadline {
-            at: begun + self.patience,
-            limit: Limit::MaxQueueTime,
-        };
-        let deadline = ours.or_earlier(callers);
+        let deadline = self.patient_until(begun, callers);
         let program = || self.name.clone();
         let mut moved = false;
         loop {
@@ -261,6 +257,21 @@ impl Program {
                 }
             }
         }
+    }
+
+    /// Waits for the program to serve, whether or not one of its VMs is free.
+    pub fn await_serving(self: &Arc<Self>, callers: Option<Deadline>) -> Result<(), ReserveError> {
+        let begun = Instant::now();
+        self.instance(begun, self.patient_until(begun, callers))
+            .map(drop)
+    }
+
+    fn patient_until(&self, begun: Instant, callers: Option<Deadline>) -> Deadline {
+        let ours = Deadline {
+            at: begun + self.patience,
+            limit: Limit::MaxQueueTime,
+        };
+        ours.or_earlier(callers)
     }
 
     /// The current instance, loaded if need be.

@@ -36,11 +36,11 @@ impl Vcl {
             at: self.budget.until(),
             limit: Limit::VclInit,
         };
-        // A reservation is what waits for the start.
-        match program.reserve_before(Some(deadline)).map(drop) {
-            Err(
-                ReserveError::StillLoading { limit, .. } | ReserveError::TimedOut { limit, .. },
-            ) if limit == Limit::VclInit => {
+        match program.await_serving(Some(deadline)) {
+            Err(ReserveError::StillLoading {
+                limit: Limit::VclInit,
+                ..
+            }) => {
                 let awaited = format!("program {} to start", program.name());
                 Err(self.budget.exceeded_by(awaited).into())
             }
@@ -111,6 +111,22 @@ mod tests {
             "no time is left to wait for {awaited}: all calls in vcl_init have {whole:?} together, \
              because varnishd ends a child that is silent for longer than cli_timeout"
         )
+    }
+
+    #[test]
+    fn a_start_waits_for_no_vm_and_is_not_counted_as_a_reservation() {
+        let path = guests::compile("hello");
+        let json = format!(r#"{{"filename": "{}", "concurrency": 1}}"#, path.display());
+        let first = vcl(LONG);
+        first.configure("p", &json).unwrap();
+        let program = first.program(b"p").unwrap();
+        program.start();
+        first.await_start(&program).unwrap();
+        let _busy = program.reserve().unwrap();
+        // Also without any time it need not wait.
+        vcl(Duration::ZERO).await_start(&program).unwrap();
+        let stats = program.statistics().unwrap();
+        assert_eq!(stats["program"]["reservation_timeouts"], 0);
     }
 
     #[test]
