@@ -3,7 +3,7 @@
 //!
 //! ```text
 //! Unloaded --first use, start--> Loading --> Serving --unload--> Unloaded
-//!                                   \--> Failed --after a pause that doubles, next use--> Loading
+//!                                   \--> Failed --start; after a pause that doubles, next use--> Loading
 //! any of these --live update--> Serving
 //! ```
 //!
@@ -174,10 +174,11 @@ impl Program {
         self.start();
     }
 
-    /// Begins to load the program if nobody has, and does not wait for it.
+    /// Begins to load the program if nobody has, and does not wait for it. After a failure there is no
+    /// pause for an order.
     pub fn start(self: &Arc<Self>) {
         let mut life = self.life.lock();
-        if life.phase == Phase::Unloaded {
+        if matches!(life.phase, Phase::Unloaded | Phase::Failed) {
             self.begin(&mut life);
         }
     }

@@ -2,6 +2,7 @@
 
 mod support;
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -324,6 +325,45 @@ fn a_program_that_does_not_start_says_why_and_is_not_started_over_and_over() {
     }
     assert!(program.failure().unwrap().contains("not found"));
     assert!(program.statistics().is_none());
+}
+
+#[test]
+fn an_order_to_start_tries_again_at_once_and_requests_respect_the_pause() {
+    struct Missing {
+        there: Arc<AtomicBool>,
+        attempts: Arc<AtomicU32>,
+    }
+    impl Source for Missing {
+        fn recipe(&self) -> Result<Recipe, String> {
+            Ok(Recipe::new("missing"))
+        }
+
+        fn binaries(&self) -> Result<Binaries, String> {
+            let attempt = self.attempts.fetch_add(1, Ordering::SeqCst);
+            match self.there.load(Ordering::SeqCst) {
+                true => Ok(guests::elf("hello").into()),
+                false => Err(format!("attempt {attempt}: not found")),
+            }
+        }
+    }
+    let (there, attempts) = (Arc::new(AtomicBool::new(false)), Arc::default());
+    let source = Missing {
+        there: Arc::clone(&there),
+        attempts: Arc::clone(&attempts),
+    };
+    let program = Program::new("missing", Box::new(source));
+    // Each failure makes the pause longer: behind the third it is 4 s.
+    for attempt in 0..3 {
+        program.start();
+        let error = program.await_serving(None).unwrap_err().to_string();
+        assert!(error.contains(&format!("attempt {attempt}:")), "{error}");
+    }
+    there.store(true, Ordering::SeqCst);
+    assert!(program.reserve().is_err());
+    assert_eq!(attempts.load(Ordering::SeqCst), 3);
+    program.start();
+    program.await_serving(None).unwrap();
+    assert_eq!(get(&program, "/").text(), "Hello World");
 }
 
 #[test]
