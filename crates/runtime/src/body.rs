@@ -2,8 +2,8 @@
 //! parts get it from `stream_post.rs`. It goes there in the chunks it arrives in and is never held by
 //! the host.
 //!
-//! Guards: the room grows by doubling, up to what the program may use, and what was announced is
-//! only believed up to that.
+//! Guards: the room grows by doubling where that fits, up to what the program may use, and what was
+//! announced is only believed up to that.
 
 use sandbox::{AccessError, GuestVirt, MapError, Place, Protection, Vm};
 
@@ -119,7 +119,9 @@ impl Body {
                 .max(self.room.saturating_mul(2))
                 .max(FIRST)
                 .min(limit.max(len));
-            self.expect(vm, wanted, max)?;
+            // What is missing for more may still be enough for this.
+            self.expect(vm, wanted, max)
+                .or_else(|_| self.expect(vm, len, max))?;
         }
         let place = self
             .at

@@ -133,6 +133,27 @@ fn bodies_of_requests_do_not_pile_up() {
 }
 
 #[test]
+fn a_body_of_unknown_length_gets_what_room_the_program_has_left() {
+    const MIB: usize = 1 << 20;
+    for change in [paused, |_: &mut Recipe| {}] {
+        let program = lasting(runtime::Threads::AsHostLikes, |recipe| {
+            recipe.max_request_memory = 16 << 20;
+            change(recipe);
+        });
+        assert_eq!(get(&program, "/hold").status(), 200);
+        let mut reservation = program.reserve().unwrap();
+        let mut exchange = Recorded::new("POST", &[]);
+        reservation.begin_body(None).unwrap();
+        for _ in 0..9 {
+            let part = vec![b'x'; MIB];
+            reservation.push_body(&part, &mut exchange).unwrap();
+        }
+        let reply = finish(reservation, "/a", "", b"a/b", exchange);
+        assert!(reply.text().contains(" body=9437184 "), "{}", reply.text());
+    }
+}
+
+#[test]
 fn a_body_without_a_request_leaves_the_state_alone() {
     let program = lasting(runtime::Threads::AsHostLikes, paused);
     get(&program, "/a");

@@ -1,7 +1,7 @@
 /* Counts requests in memory, in a mapping and in a pipe, and says so: the counts go
  * on where VMs are not reset. Arguments of main(): "paused" waits in a loop instead of with callbacks,
  * "keep" and "reset" ask for it by sys_make_ephemeral. The URL /fail ends in an exception behind the
- * counting, /lost (paused) never waits again. Bodies are only measured. */
+ * counting, /lost (paused) never waits again, /hold maps 5 MiB more. Bodies are only measured. */
 #include "kvm_api.h"
 #include <sys/mman.h>
 #include <unistd.h>
@@ -30,6 +30,9 @@ static size_t tell(const struct kvm_request *request)
 		abort();
 	const int regex = sys_regex_compile("^/[a-z]+$", 9);
 	get_meminfo(&memory);
+	if (strcmp(request->url, "/hold") == 0
+		&& mmap(NULL, 5 << 20, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0) == MAP_FAILED)
+		abort();
 	if (strcmp(request->url, "/fail") == 0)
 		__builtin_trap();
 	return (size_t)sprintf(text, "count=%u mapped=%u piped=%ld tail=%u match=%d body=%zu used=%d decided=%ld",
