@@ -12,6 +12,7 @@ use std::io::{Read, Write};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use common::{Program, config, soon};
@@ -27,6 +28,12 @@ fn program() -> PathBuf {
 fn free_port() -> u16 {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     listener.local_addr().unwrap().port()
+}
+
+/// A process has one session at a time; `cargo test` runs all tests in one.
+fn alone() -> MutexGuard<'static, ()> {
+    static SESSION: Mutex<()> = Mutex::new(());
+    SESSION.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn debugging() -> Debugging {
@@ -84,6 +91,7 @@ fn assert_in_order(text: &str, expected: &[&str]) {
 
 #[test]
 fn gdb_at_a_breakpoint_call_sees_steps_and_changes_the_program_and_the_request_answers() {
+    let _alone = alone();
     let file = program();
     let debugging = Debugging {
         at_breakpoints: true,
@@ -144,6 +152,7 @@ fn gdb_at_a_breakpoint_call_sees_steps_and_changes_the_program_and_the_request_a
 
 #[test]
 fn gdb_at_a_fault_sees_where_it_happened_and_the_request_ends_with_it() {
+    let _alone = alone();
     let file = program();
     let debugging = Debugging {
         at_faults: true,
@@ -185,6 +194,7 @@ fn gdb_at_a_fault_sees_where_it_happened_and_the_request_ends_with_it() {
 
 #[test]
 fn gdb_can_repair_a_fault() {
+    let _alone = alone();
     let file = program();
     let debugging = Debugging {
         at_faults: true,
@@ -208,6 +218,7 @@ fn gdb_can_repair_a_fault() {
 
 #[test]
 fn gdb_before_main_stops_in_it_and_what_it_changes_is_in_the_image() {
+    let _alone = alone();
     let static_pie = guests::compile_with("debuggee", Compiler::GccStaticPie, &["-g", "-O1"]);
     for file in [program(), static_pie] {
         let debugging = Debugging {
@@ -258,6 +269,7 @@ fn exchange(stream: &mut TcpStream, packet: &[u8]) -> String {
 
 #[test]
 fn gdb_interrupts_a_program_that_spins_which_then_has_the_rest_of_its_time() {
+    let _alone = alone();
     let file = program();
     let debugging = Debugging {
         at_breakpoints: true,
@@ -286,6 +298,7 @@ fn gdb_interrupts_a_program_that_spins_which_then_has_the_rest_of_its_time() {
 
 #[test]
 fn a_program_goes_on_when_the_debugger_goes_away_in_any_way() {
+    let _alone = alone();
     let file = program();
     for talk in [
         "",
@@ -315,6 +328,7 @@ fn a_program_goes_on_when_the_debugger_goes_away_in_any_way() {
 
 #[test]
 fn a_program_goes_on_when_nobody_comes_and_when_the_port_is_taken() {
+    let _alone = alone();
     let file = program();
     let taken = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     let debugging = Debugging {
@@ -339,6 +353,7 @@ fn a_program_goes_on_when_nobody_comes_and_when_the_port_is_taken() {
 
 #[test]
 fn one_session_at_a_time_others_go_on() {
+    let _alone = alone();
     let file = program();
     let debugging = Debugging {
         at_breakpoints: true,
@@ -364,6 +379,7 @@ fn one_session_at_a_time_others_go_on() {
 
 #[test]
 fn without_the_setting_a_breakpoint_call_does_nothing() {
+    let _alone = alone();
     let program = boot(&program(), Debugging::default());
     let mut guest = program.fork();
     assert_eq!(guest.ask_until("/break", "", soon()).unwrap().0, 200);
