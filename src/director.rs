@@ -165,10 +165,12 @@ fn answer(ctx: Context<'_>, call: &Call) -> Result<Held, Failure> {
     }
     let mut answer = Answer::new(outcome, lifetime, left);
     let small = answer.is_small();
-    answer.free_vm_early().map_err(|error| Failure::Body {
-        program: call.name().to_owned(),
-        error,
-    })?;
+    answer
+        .free_vm_early(&mut messages)
+        .map_err(|error| Failure::Body {
+            program: call.name().to_owned(),
+            error,
+        })?;
     let held = Held::new(answer);
     // SAFETY: a valid context of a backend task; the caller keeps `held` in the task, which
     // outlives the filter.

@@ -279,9 +279,12 @@ impl Exchange for Messages<'_> {
             return;
         };
         let program = answer.program().unwrap_or_default().to_owned();
-        if let Err(error) = answer.detach() {
-            let text =
-                format!("tinykvm: {program}: the answer of before keeps its request VM: {error}");
+        if let Err(error) = answer.detach(self) {
+            let fate = match answer.program() {
+                Some(_) => "keeps its request VM",
+                None => "is lost",
+            };
+            let text = format!("tinykvm: {program}: the answer of before {fate}: {error}");
             line(Some(self.ctx), Tag::Error, &text);
         }
     }

@@ -10,7 +10,7 @@ use std::{
 };
 
 use runtime::{
-    PullError, Reservation, Say, Severity,
+    Exchange, PullError, Reservation, Say, Severity,
     chain::{Outcome, TransferError},
 };
 
@@ -51,30 +51,34 @@ impl Answer {
     }
 
     /// Gives the request VM back before the body is delivered, where that costs the client nothing.
-    pub(crate) fn free_vm_early(&mut self) -> Result<(), TransferError> {
+    pub(crate) fn free_vm_early(
+        &mut self,
+        exchange: &mut dyn Exchange,
+    ) -> Result<(), TransferError> {
         let quick = |held: &Reservation| held.is_quickly_reset();
         if self.is_small() && self.outcome.reservation.as_ref().is_some_and(quick) {
-            return self.free_vm();
+            return self.free_vm(exchange);
         }
         Ok(())
     }
 
     /// Gives the request VM back and keeps a copy of what is still to be delivered.
-    fn free_vm(&mut self) -> Result<(), TransferError> {
+    fn free_vm(&mut self, exchange: &mut dyn Exchange) -> Result<(), TransferError> {
         if self.left == 0 {
             self.outcome.reservation = None;
             return Ok(());
         }
-        self.outcome.detach()
+        self.outcome.detach(exchange)
     }
 
-    /// Copies what there is room for, answers how many bytes.
+    /// Copies what there is room for, answers how many bytes. Whoever waits for the body sees it come:
+    /// each part has its time, all of it has not.
     fn copy(&mut self, to: &mut [u8], say: &mut Say<'_>) -> Result<usize, PullError> {
         let bounded = usize::try_from(self.left).unwrap_or(usize::MAX);
         let room = to.len().min(bounded);
         let len = self
             .outcome
-            .pull_and_say(to.get_mut(..room).unwrap_or_default(), say)?;
+            .pull_and_say(to.get_mut(..room).unwrap_or_default(), None, say)?;
         self.left = self
             .left
             .saturating_sub(u64::try_from(len).unwrap_or(u64::MAX));
@@ -102,9 +106,9 @@ impl Held {
     }
 
     /// Gives the request VM back and keeps a copy of what is still to be delivered.
-    pub(crate) fn detach(&mut self) -> Result<(), TransferError> {
+    pub(crate) fn detach(&mut self, exchange: &mut dyn Exchange) -> Result<(), TransferError> {
         // SAFETY: made by `new`; the filter does not run while VCL does.
-        unsafe { self.0.as_mut() }.free_vm()
+        unsafe { self.0.as_mut() }.free_vm(exchange)
     }
 
     pub(crate) fn is_delivered(&self) -> bool {

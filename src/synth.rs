@@ -2,7 +2,7 @@
 
 use std::ffi::c_uint;
 
-use runtime::{Exchange, chain::Outcome};
+use runtime::chain::Outcome;
 
 use crate::{
     context::{Context, Place, string},
@@ -91,9 +91,8 @@ fn fill(ctx: Context<'_>, outcome: &mut Outcome) -> Result<(), String> {
         .put_content_type(&outcome.response.content_type)
         .map_err(|error| format!("Content-Type: {error}"))?;
     // All of it first: half a body is none.
-    let mut say = |severity, text: &[u8]| messages.log(severity, text);
     outcome
-        .detach_and_say(&mut say)
+        .detach(&mut messages)
         .map_err(|error| error.to_string())?;
     let body = outcome.held();
     // SAFETY: in vcl_synth or vcl_backend_error; the bytes are copied during the call.

@@ -70,11 +70,12 @@ fn copy(ctx: Context<'_>, outcome: &mut Outcome) -> Result<*const c_char, String
             format!("no workspace for {wanted} bytes: raise workspace_client or workspace_backend")
         })?;
     let mut messages = Messages::new(ctx);
+    let whole_by = outcome.whole_by(&messages);
     let mut say = |severity, text: &[u8]| messages.log(severity, text);
     let mut filled = 0;
     while let Some(rest) = room.get_mut(filled..).filter(|rest| !rest.is_empty()) {
         match outcome
-            .pull_and_say(rest, &mut say)
+            .pull_and_say(rest, whole_by, &mut say)
             .map_err(|error| error.to_string())?
         {
             0 => return Err("the response is shorter than it said".to_owned()),

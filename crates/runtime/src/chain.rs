@@ -8,7 +8,8 @@
 //! Guards: nobody waits for a request VM while he holds another. When the next program has none
 //! free, the data is copied out first and the VM that held it is given back: requests through
 //! a, b and requests through b, a cannot block each other, nor can a chain block itself that uses
-//! a program of one VM twice. Each item gets a VM that has been reset.
+//! a program of one VM twice. Each item gets a VM that has been reset. What an item makes while the
+//! chain reads it is whole by one deadline.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,7 +17,7 @@ use std::time::Duration;
 use smallvec::{SmallVec, smallvec};
 
 use crate::body::BodyError;
-use crate::exchange::{Exchange, Say, Severity};
+use crate::exchange::{Deadline, Exchange, Say, Severity};
 use crate::fields::check_value;
 use crate::program::{Program, ReserveError};
 use crate::request_abi::Request;
@@ -33,9 +34,6 @@ const CHUNK: usize = 64 << 10;
 const MOST_HELD: u64 = 512 << 20;
 /// How long the item `fetch` may take.
 const FETCH_TIME: Duration = Duration::from_secs(60);
-
-/// How a body is read.
-type Pull<'a> = dyn FnMut(&mut Reservation, &mut [u8]) -> Result<usize, PullError> + 'a;
 
 /// What an item of a chain is.
 #[derive(Debug, Clone)]
@@ -265,8 +263,7 @@ fn next<E>(
     let mut reservation = match program.try_reserve() {
         Some(reservation) => reservation,
         None => {
-            let mut say = |severity, line: &[u8]| exchange.log(severity, line);
-            outcome.detach_and_say(&mut say).map_err(lost)?;
+            outcome.detach(exchange).map_err(lost)?;
             exchange.before_waiting();
             program.reserve_before(exchange.deadline())?
         }
@@ -355,12 +352,26 @@ impl Outcome {
         }
     }
 
-    /// As `pull`, with the log where it belongs.
-    pub fn pull_and_say(&mut self, into: &mut [u8], say: &mut Say<'_>) -> Result<usize, PullError> {
+    /// As `pull`, with the log where it belongs. Who reads all of the body passes `whole_by`.
+    pub fn pull_and_say(
+        &mut self,
+        into: &mut [u8],
+        whole_by: Option<Deadline>,
+        say: &mut Say<'_>,
+    ) -> Result<usize, PullError> {
         match &mut self.reservation {
-            Some(reservation) => reservation.pull_and_say(into, say),
+            Some(reservation) => reservation.pull_and_say(into, whole_by, say),
             None => Ok(self.pull_held(into)),
         }
+    }
+
+    /// When who begins to read all of the body now, on behalf of `exchange`, gives up. Nothing where
+    /// it is there.
+    pub fn whole_by(&self, exchange: &dyn Exchange) -> Option<Deadline> {
+        let maker = self.reservation.as_ref();
+        maker
+            .filter(|_| self.response.streams)
+            .map(|reservation| reservation.whole_by(exchange))
     }
 
     fn pull_held(&mut self, into: &mut [u8]) -> usize {
@@ -373,26 +384,41 @@ impl Outcome {
         len
     }
 
-    /// Copies what is left of the body to the host and gives the VM back.
-    pub fn detach(&mut self) -> Result<(), TransferError> {
-        self.detach_by(&mut Reservation::pull)
-    }
-
-    /// As `detach`, with the log where it belongs.
-    pub fn detach_and_say(&mut self, say: &mut Say<'_>) -> Result<(), TransferError> {
-        self.detach_by(&mut |reservation, room| reservation.pull_and_say(room, say))
-    }
-
-    fn detach_by(&mut self, pull: &mut Pull<'_>) -> Result<(), TransferError> {
-        let len = self.response.content_length;
-        if self.reservation.is_some() && len > MOST_HELD {
-            return Err(TransferError::TooLarge { len });
+    /// Copies what is left of the body to the host and gives the VM back. On an error the VM is kept,
+    /// and the answer in it, unless some of that is gone: then it is lost.
+    pub fn detach(&mut self, exchange: &mut dyn Exchange) -> Result<(), TransferError> {
+        let mut held = Vec::new();
+        match self.read_whole(&mut held, exchange) {
+            // The program was not asked for anything yet.
+            Err(error @ TransferError::TooLarge { .. }) if held.is_empty() => Err(error),
+            Err(error) => {
+                self.reservation = None;
+                Err(error)
+            }
+            Ok(()) => {
+                if self.reservation.take().is_some() {
+                    (self.held, self.read) = (held, 0);
+                }
+                Ok(())
+            }
         }
-        let Some(mut reservation) = self.reservation.take() else {
+    }
+
+    fn read_whole(
+        &mut self,
+        held: &mut Vec<u8>,
+        exchange: &mut dyn Exchange,
+    ) -> Result<(), TransferError> {
+        let whole_by = self.whole_by(exchange);
+        let len = self.response.content_length;
+        let Some(reservation) = &mut self.reservation else {
             return Ok(());
         };
+        if len > MOST_HELD {
+            return Err(TransferError::TooLarge { len });
+        }
         let most = usize::try_from(len).unwrap_or(usize::MAX);
-        let mut held = Vec::new();
+        let mut say = |severity, line: &[u8]| exchange.log(severity, line);
         loop {
             // What a program announces is not yet there: memory is taken as it comes.
             let filled = held.len();
@@ -401,16 +427,16 @@ impl Outcome {
                 .map_err(|_| TransferError::TooLarge { len })?;
             held.resize(filled.saturating_add(more), 0);
             let count = match held.get_mut(filled..) {
-                Some(room) if !room.is_empty() => pull(&mut reservation, room)?,
+                Some(room) if !room.is_empty() => {
+                    reservation.pull_and_say(room, whole_by, &mut say)?
+                }
                 _ => 0,
             };
             held.truncate(filled.saturating_add(count));
             if count == 0 {
-                break;
+                return Ok(());
             }
         }
-        (self.held, self.read) = (held, 0);
-        Ok(())
     }
 
     /// What is left of a body that the host has.
@@ -432,10 +458,11 @@ impl Outcome {
         }
         let len = usize::try_from(self.response.content_length).unwrap_or(usize::MAX);
         let mut chunk = vec![0; len.min(CHUNK)];
+        let whole_by = self.whole_by(exchange);
         loop {
             let count = {
                 let mut say = |severity, line: &[u8]| exchange.log(severity, line);
-                self.pull_and_say(&mut chunk, &mut say)?
+                self.pull_and_say(&mut chunk, whole_by, &mut say)?
             };
             match count {
                 0 => break,

@@ -65,6 +65,8 @@ impl Cacheability {
 pub enum Limit {
     MaxRequestTime,
     MaxQueueTime,
+    /// A part of a body that is made while it is read.
+    Part,
     /// What VCL says for this fetch.
     FirstByteTimeout,
     /// The program whose self-request this is waits no longer.
@@ -78,6 +80,7 @@ impl fmt::Display for Limit {
         f.write_str(match self {
             Self::MaxRequestTime => "max_request_time",
             Self::MaxQueueTime => "max_queue_time",
+            Self::Part => "the time of a part of the body",
             Self::FirstByteTimeout => "bereq.first_byte_timeout",
             Self::Asker => "the time of the program that asked for this",
             Self::VclInit => "the time that vcl_init has",

@@ -7,7 +7,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use crate::body::BodyError;
-use crate::exchange::{Exchange, Say, Severity};
+use crate::exchange::{Deadline, Exchange, Say, Severity};
 use crate::instance::{Instance, Retired};
 use crate::journal;
 use crate::request_abi::Request;
@@ -90,13 +90,24 @@ impl Reservation {
     pub fn pull(&mut self, into: &mut [u8]) -> Result<usize, PullError> {
         let program = Arc::clone(&self.instance);
         let mut say = |severity, line: &[u8]| journal::say(severity, program.name(), line);
-        self.pull_and_say(into, &mut say)
+        self.pull_and_say(into, None, &mut say)
     }
 
-    /// As `pull`, with the log where it belongs.
-    pub fn pull_and_say(&mut self, into: &mut [u8], say: &mut Say<'_>) -> Result<usize, PullError> {
-        self.with_slot(|slot, instance| slot.pull(instance, into, say))
+    /// As `pull`, with the log where it belongs. Who reads all of the body says when it has to be
+    /// there (`whole_by`).
+    pub fn pull_and_say(
+        &mut self,
+        into: &mut [u8],
+        whole_by: Option<Deadline>,
+        say: &mut Say<'_>,
+    ) -> Result<usize, PullError> {
+        self.with_slot(|slot, instance| slot.pull(instance, into, whole_by, say))
             .unwrap_or(Err(PullError::Over))
+    }
+
+    /// The end of reading all of the body on behalf of `exchange`: it takes no longer than an answer.
+    pub(crate) fn whole_by(&self, exchange: &dyn Exchange) -> Deadline {
+        exchange.call_deadline(self.instance.max_request_time())
     }
 
     /// Whether giving the VM back takes next to no time. It may take long where a request wrote much,

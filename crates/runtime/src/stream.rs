@@ -2,14 +2,15 @@
 //! guest memory where the program left it whole, or made by the program part by part.
 //!
 //! Guards: what is read is the body, from its first byte to the last one announced. A body that
-//! stops short of that is an error and never just an end.
+//! stops short of that is an error and never just an end. No part is waited for longer than
+//! [`MAX_TIME`], nor past the end that the reader sets to all of the body.
 
 use std::ptr;
 use std::time::{Duration, Instant};
 
 use sandbox::{Exit, Fault, GuestVirt};
 
-use crate::exchange::Say;
+use crate::exchange::{Deadline, Limit, Say};
 use crate::hypercalls::{Producer, Scene, Stage};
 use crate::instance::Instance;
 use crate::slot::{Slot, State};
@@ -66,10 +67,12 @@ impl Outflow {
 
 impl Slot {
     /// Fills `into` with what comes next of the response body: how much there was; 0 at its end.
+    /// A program that makes it does so until `whole_by`.
     pub(crate) fn pull(
         &mut self,
         instance: &Instance,
         into: &mut [u8],
+        whole_by: Option<Deadline>,
         say: &mut Say<'_>,
     ) -> Result<usize, PullError> {
         if self.outflow.left == 0 || into.is_empty() {
@@ -80,9 +83,9 @@ impl Slot {
         }
         let done = match (self.desk.answer.producer(), self.orders()) {
             (None, _) => self.copy_out(into),
-            (Some(producer), None) => self.produce(instance, producer, into, say)?,
+            (Some(producer), None) => self.produce(instance, producer, into, whole_by, say)?,
             (Some(producer), Some(orders)) => orders
-                .run(|| self.produce(instance, producer, into, say))
+                .run(|| self.produce(instance, producer, into, whole_by, say))
                 .unwrap_or(Err(PullError::Over))?,
         };
         if done == 0 {
@@ -123,12 +126,25 @@ impl Slot {
         instance: &Instance,
         producer: Producer,
         into: &mut [u8],
+        whole_by: Option<Deadline>,
         say: &mut Say<'_>,
     ) -> Result<usize, PullError> {
-        self.counters.invocations.add(1);
         let total = self.desk.answer.content_length();
         let written = total.saturating_sub(self.outflow.left);
-        let result = self.timed(|slot| slot.call_producer(instance, producer, written, into, say));
+        let now = Instant::now();
+        let part = Deadline {
+            at: now + MAX_TIME,
+            limit: Limit::Part,
+        };
+        let deadline = part.or_earlier(whole_by);
+        // Parts that each come in time do not add up to more.
+        let result = if deadline.at <= now {
+            Err(Fault::TimedOut)
+        } else {
+            self.timed(|slot| {
+                slot.call_producer(instance, producer, written, into, deadline.at, say)
+            })
+        };
         match result {
             Ok(len) => Ok(len),
             Err(fault) => {
@@ -138,12 +154,17 @@ impl Slot {
                     Fault::Machine(_) => State::Poisoned,
                     _ => State::Spent,
                 };
+                let timed_out = matches!(fault, Fault::TimedOut);
+                let mut told = self.vm.image().describe(&fault);
+                if timed_out {
+                    told = format!("{told} ({})", deadline.limit);
+                }
                 Err(PullError::Failed {
                     program: instance.name().to_owned(),
                     written,
                     total,
-                    told: self.vm.image().describe(&fault),
-                    timed_out: matches!(fault, Fault::TimedOut),
+                    told,
+                    timed_out,
                 })
             }
         }
@@ -155,8 +176,10 @@ impl Slot {
         producer: Producer,
         written: u64,
         into: &mut [u8],
+        deadline: Instant,
         say: &mut Say<'_>,
     ) -> Result<usize, Fault> {
+        self.counters.invocations.add(1);
         let left = usize::try_from(self.outflow.left).unwrap_or(usize::MAX);
         let max = into.len().min(left).min(MAX_PART);
         let asked = u64::try_from(max).unwrap_or(u64::MAX);
@@ -171,7 +194,7 @@ impl Slot {
             producer.stack,
             producer.function,
             &[producer.argument, asked, written, total],
-            Instant::now() + MAX_TIME,
+            deadline,
             &mut scene,
         )?;
         let Exit::Returned { rax, rdx } = exit else {

@@ -247,7 +247,7 @@ fn an_answer_outlives_its_vm_once_it_is_detached() {
     let mut outcome = run(&chain(&[(&answer, "/size/100000")]), b"");
     let mut begun = vec![0; 10];
     assert_eq!(outcome.pull(&mut begun).unwrap(), 10);
-    outcome.detach().unwrap();
+    outcome.detach(&mut Recorded::new("GET", &[])).unwrap();
     assert!(outcome.reservation.is_none());
     assert_eq!(text(run(&chain(&[(&answer, "/b")]), b"")), "PUT /b arg 0");
     let rest = text(outcome);

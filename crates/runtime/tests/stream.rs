@@ -6,10 +6,12 @@ mod support;
 
 use std::convert::Infallible;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
-use runtime::chain::{Chain, Item, Link, Opening};
+use runtime::chain::{Chain, Item, Link, Opening, Outcome};
 use runtime::{
-    Exchange, Program, PullError, Recorded, Request, Reservation, Response, Severity, Threads,
+    Deadline, Exchange, Limit, Program, PullError, Recorded, Request, Reservation, Response,
+    Severity, Threads,
 };
 use support::{BOTH, program, program_with};
 
@@ -235,7 +237,7 @@ fn a_callback_can_log_within_the_requests_budget() {
         assert_eq!(severity, Severity::Info);
         lines.push(String::from_utf8_lossy(line).into_owned());
     };
-    while reservation.pull_and_say(&mut part, &mut say).unwrap() > 0 {}
+    while reservation.pull_and_say(&mut part, None, &mut say).unwrap() > 0 {}
     assert_eq!(lines.first().unwrap(), "stream says: part 1: 0 of 100000");
     assert_eq!(lines.get(1).unwrap(), "stream says: printed");
     assert_eq!(lines.get(2).unwrap(), "stream says: part 2: 100 of 100000");
@@ -278,18 +280,16 @@ fn a_reservation_given_back_in_the_middle_of_a_body_is_as_new() {
     }
 }
 
-#[test]
-fn a_streamed_answer_goes_on_to_the_next_program_of_a_chain() {
-    let (stream, echo) = (program("stream"), program("echo"));
-    let item = |program: &Arc<Program>| Item::Program {
-        program: Arc::clone(program),
-        url: b"/200000/3000/log".as_slice().into(),
-        argument: b"".as_slice().into(),
-    };
+/// What comes of the items in a row.
+fn run(items: &[(&Arc<Program>, &str)], exchange: &mut Recorded) -> Result<Outcome, String> {
     let mut chain = Chain::new();
-    for program in [&stream, &echo] {
+    for (program, url) in items {
+        let item = Item::Program {
+            program: Arc::clone(program),
+            url: url.as_bytes().into(),
+            argument: b"".as_slice().into(),
+        };
         let threshold = Link::NEVER;
-        let item = item(program);
         chain.push(Link { item, threshold }).unwrap();
     }
     let opening = Opening {
@@ -297,11 +297,77 @@ fn a_streamed_answer_goes_on_to_the_next_program_of_a_chain() {
         content_type: b"",
         last_method: None,
     };
-    let mut exchange = Recorded::new("GET", &[]);
     let mut no_body = |_: &mut Reservation, _: &mut dyn Exchange| Ok::<(), Infallible>(());
-    let mut outcome = chain.run(opening, &mut no_body, &mut exchange).unwrap();
+    chain
+        .run(opening, &mut no_body, exchange)
+        .map_err(|error| error.to_string())
+}
+
+#[test]
+fn a_streamed_answer_goes_on_to_the_next_program_of_a_chain() {
+    let (stream, echo) = (program("stream"), program("echo"));
+    let url = "/200000/3000/log";
+    let mut exchange = Recorded::new("GET", &[]);
+    let mut outcome = run(&[(&stream, url), (&echo, url)], &mut exchange).unwrap();
     assert_eq!(&*outcome.response.content_type, b"text/stream");
     let (len, result) = read(outcome.reservation.as_mut().unwrap(), 10_000);
     assert_eq!((len, result), (200_000, Ok(())));
     assert!(exchange.log_text().contains("part 2: 3000 of 200000"));
+}
+
+/// Streams, with little time for a request and one VM.
+fn brief(time: Duration) -> Arc<Program> {
+    program_with("stream", Threads::AsHostLikes, |recipe| {
+        recipe.concurrency = 1;
+        recipe.max_request_time = time;
+        recipe.main_arguments = vec![b"paused".to_vec()];
+    })
+}
+
+#[test]
+fn an_answer_that_a_chain_reads_is_whole_within_the_time_of_a_request() {
+    let brief = brief(Duration::from_millis(300) * guests::slowness());
+    let answer = program("answer");
+    // Bytes that come one by one, each of them in time, and one that never comes.
+    for url in ["/3000000/1", "/30/7/loop/14"] {
+        // The next program has a VM free, and it has none.
+        for next in [&answer, &brief] {
+            let error = run(
+                &[(&brief, url), (next, "/1")],
+                &mut Recorded::new("GET", &[]),
+            )
+            .unwrap_err();
+            assert!(error.ends_with("timed out (max_request_time)"), "{error}");
+            // VMs are free and fine.
+            fine(&brief);
+        }
+    }
+    let timeouts = &brief.statistics().unwrap()["request"]["totals"]["timeouts"];
+    assert_eq!(*timeouts, 4);
+}
+
+#[test]
+fn an_answer_that_a_chain_reads_is_not_waited_for_longer_than_who_caused_it_waits() {
+    let (stream, answer) = (program("stream"), program("answer"));
+    let mut exchange = Recorded::new("GET", &[]);
+    exchange.deadline = Some(Deadline {
+        at: Instant::now() + Duration::from_millis(300) * guests::slowness(),
+        limit: Limit::FirstByteTimeout,
+    });
+    let error = run(&[(&stream, "/3000000/1"), (&answer, "/1")], &mut exchange).unwrap_err();
+    assert!(
+        error.ends_with("timed out (bereq.first_byte_timeout)"),
+        "{error}"
+    );
+}
+
+#[test]
+fn an_answer_that_its_client_reads_may_take_longer_than_a_request() {
+    let time = Duration::from_millis(100) * guests::slowness();
+    let brief = brief(time);
+    let (_, mut reservation, _) = begin(&brief, "/10000000/1");
+    let begun = Instant::now();
+    while begun.elapsed() < time * 2 {
+        assert_eq!(reservation.pull(&mut [0; 16]), Ok(1));
+    }
 }
