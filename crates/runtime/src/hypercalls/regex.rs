@@ -1,14 +1,15 @@
 //! Regular expressions for programs.
 //!
-//! Guards: a pattern cannot use more memory or stack than is set aside for it; one search takes no
-//! more than [`MAX_WORK`] and is the last one once the deadline has passed; what a request compiled or
-//! freed is undone by the reset.
+//! Guards: a pattern cannot use more memory or stack than is set aside for it, and all of a VM no more
+//! than [`MAX_WEIGHT`] allows; one search takes no more than [`MAX_WORK`] and is the last one once the
+//! deadline has passed; what a request compiled or freed is undone by the reset.
 
 use std::sync::Arc;
 use std::thread;
 use std::time::Instant;
 
 use regex::bytes::{Regex, RegexBuilder};
+use regex_syntax::ast::{self, Ast, Flag, Flags, GroupKind};
 use sandbox::{Fault, GuestVirt, VmCall};
 use tinykvm_sys::abi;
 
@@ -21,8 +22,12 @@ const MAX_HANDLES: usize = abi::TINYKVM_MAX_REGEXES as usize;
 const MAX_TEXT: u32 = 1 << 20;
 /// Sizes of compiled patterns, in the order they are tried: how much work a byte of text may make.
 const WEIGHTS: [usize; 3] = [8 << 10, 32 << 10, 256 << 10];
+/// Of all patterns of a VM together. To search takes memory of the host in proportion to it.
+const MAX_WEIGHT: usize = 2 << 20;
 /// Weight times bytes of text for one search, which nothing can interrupt: about a second.
 const MAX_WORK: usize = 8 << 30;
+/// A search that tells groups keeps all of them for each state of the pattern.
+const MAX_GROUPS: usize = 32;
 const MAX_DFA: usize = 512 << 10;
 const MAX_NESTING: u32 = 100;
 const COMPILER_STACK: usize = 1 << 20;
@@ -45,7 +50,16 @@ struct Entry {
 impl Entry {
     /// Whether a text of this length can be searched in bounded time.
     fn check(&self, len: usize) -> Result<(), Fault> {
-        let longest = MAX_WORK / self.weight;
+        self.check_work(len, self.weight)
+    }
+
+    /// The same for a search that tells what the groups matched.
+    fn check_groups(&self, len: usize) -> Result<(), Fault> {
+        self.check_work(len, self.weight * self.regex.captures_len())
+    }
+
+    fn check_work(&self, len: usize, weight: usize) -> Result<(), Fault> {
+        let longest = MAX_WORK / weight;
         if len <= longest {
             return Ok(());
         }
@@ -103,6 +117,12 @@ impl Regexes {
             )));
         }
         let (regex, weight) = build(pattern)?;
+        let others: usize = self.handles.iter().flatten().map(|own| own.weight).sum();
+        if others + weight > MAX_WEIGHT {
+            return Err(Fault::Misuse(
+                "the regular expressions of the program are too complex together".to_owned(),
+            ));
+        }
         let entry = Arc::new(Entry {
             pattern: pattern.to_vec(),
             regex,
@@ -154,6 +174,7 @@ fn build(pattern: &[u8]) -> Result<(Regex, usize), Fault> {
         .nest_limit(MAX_NESTING)
         .unicode(false);
     let compile = || {
+        examine(pattern)?;
         let mut compiled = Err(regex::Error::CompiledTooBig(0));
         for weight in WEIGHTS {
             compiled = builder
@@ -164,7 +185,7 @@ fn build(pattern: &[u8]) -> Result<(Regex, usize), Fault> {
                 break;
             }
         }
-        compiled
+        compiled.map_err(|error| error.to_string())
     };
     let compiled = thread::scope(|scope| {
         let thread = thread::Builder::new()
@@ -175,10 +196,62 @@ fn build(pattern: &[u8]) -> Result<(Regex, usize), Fault> {
     });
     match compiled {
         Ok(Ok(Ok(compiled))) => Ok(compiled),
-        Ok(Ok(Err(error))) => Err(bad(&error.to_string())),
+        Ok(Ok(Err(why))) => Err(bad(&why)),
         Ok(Err(_panic)) => Err(bad("the compiler failed")),
         Err(error) => Err(bad(&format!("no thread to compile it: {error}"))),
     }
+}
+
+/// Refuses what the compiler has no limit for: Unicode classes, each of them some 40 KiB of ranges
+/// before any size is looked at, and many groups.
+fn examine(pattern: &str) -> Result<(), String> {
+    struct Costs {
+        groups: usize,
+        unicode: bool,
+    }
+    impl Costs {
+        fn flags(&mut self, flags: &Flags) {
+            self.unicode |= flags.flag_state(Flag::Unicode) == Some(true);
+        }
+    }
+    impl ast::Visitor for Costs {
+        type Output = Self;
+        type Err = String;
+
+        fn finish(self) -> Result<Self, String> {
+            Ok(self)
+        }
+
+        fn visit_pre(&mut self, ast: &Ast) -> Result<(), String> {
+            match ast {
+                Ast::Flags(set) => self.flags(&set.flags),
+                Ast::Group(group) => match &group.kind {
+                    GroupKind::NonCapturing(flags) => self.flags(flags),
+                    _ => self.groups += 1,
+                },
+                _ => {}
+            }
+            Ok(())
+        }
+    }
+    let parsed = ast::parse::ParserBuilder::new()
+        .nest_limit(MAX_NESTING)
+        .build()
+        .parse(pattern)
+        .map_err(|error| error.kind().to_string())?;
+    let costs = Costs {
+        groups: 0,
+        unicode: false,
+    };
+    let costs = ast::visit(&parsed, costs)?;
+    if costs.unicode {
+        return Err("the flag u is not supported".to_owned());
+    }
+    if costs.groups > MAX_GROUPS {
+        let groups = costs.groups;
+        return Err(format!("{groups} groups, allowed are {MAX_GROUPS}"));
+    }
+    Ok(())
 }
 
 pub(super) fn compile(scene: &mut Scene<'_>, vm: &mut VmCall<'_>) -> Result<Reply, Fault> {
@@ -224,7 +297,7 @@ pub(super) fn subst(scene: &mut Scene<'_>, vm: &mut VmCall<'_>) -> Result<Reply,
     scene.exchange("sys_regex_subst")?;
     let max = usize::try_from(MAX_TEXT).unwrap_or(0);
     let text = vm.memory.read_cstr(GuestVirt::new(vm.regs.rsi), max)?;
-    entry.check(text.len())?;
+    entry.check_groups(text.len())?;
     let replacement = vm.memory.read_cstr(GuestVirt::new(vm.regs.rdx), max)?;
     let (out, size) = (
         GuestVirt::new(vm.regs.rcx),
@@ -363,6 +436,40 @@ mod tests {
             assert!(matches!(build(pattern.as_bytes()), Err(Fault::Misuse(_))));
         }
         assert!(build(b"\xff").is_err());
+    }
+
+    #[test]
+    fn patterns_that_would_take_the_hosts_memory_or_time_are_refused() {
+        let started = Instant::now();
+        let groups = |count: usize| "()".repeat(count) + "[ab]{3}";
+        for pattern in [
+            groups(33),
+            groups(2600),
+            "(?iu)".to_owned() + &"\\pL".repeat(21_800),
+            "(?x-i:a(?u:\\w))".to_owned(),
+            "\\pL".to_owned(),
+        ] {
+            assert!(matches!(build(pattern.as_bytes()), Err(Fault::Misuse(_))));
+        }
+        assert!(started.elapsed() < std::time::Duration::from_secs(10));
+        for pattern in [groups(32), "\\(?u".to_owned(), "[(?u](?-u:a)".to_owned()] {
+            assert!(build(pattern.as_bytes()).is_ok(), "{pattern}");
+        }
+    }
+
+    #[test]
+    fn the_patterns_of_a_vm_are_bounded_together_and_groups_count_as_work() {
+        let heavy = |number: u32| format!("{number}(?:[ab]{{0,900}}a)*c");
+        let mut regexes = Regexes::default();
+        let fitting =
+            (0..64).take_while(|&number| regexes.compile(heavy(number).as_bytes()).is_ok());
+        assert_eq!(fitting.count(), 8);
+        regexes.free(0).unwrap();
+        assert_eq!(regexes.compile(b"(a)(b)").unwrap(), 0);
+        let entry = regexes.get(0).unwrap();
+        assert!(entry.check(1 << 20).is_ok());
+        assert!(entry.check_groups(1 << 20).is_err());
+        assert!(entry.check_groups(300_000).is_ok());
     }
 
     #[test]
