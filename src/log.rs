@@ -44,6 +44,7 @@ pub(crate) fn line(ctx: Option<Context<'_>>, tag: Tag, text: &str) {
 
 pub(crate) fn bytes(ctx: Option<Context<'_>>, tag: Tag, text: &[u8]) {
     let raw = ctx.map_or(std::ptr::null(), Context::raw);
+    let text = journal::printable(text);
     // SAFETY: the context is valid or null, which the function allows; the text is read only
     // during the call.
     unsafe { ffi::tk_log(raw, tag.number(), text.as_ptr().cast(), text.len()) };
@@ -54,6 +55,7 @@ pub(crate) fn bytes(ctx: Option<Context<'_>>, tag: Tag, text: &[u8]) {
 /// # Safety
 /// `fetch` is what varnishd handed to a fetch filter, which has not returned yet.
 pub(crate) unsafe fn fetch(fetch: *const ffi::vfp_ctx, tag: Tag, text: &[u8]) {
+    let text = journal::printable(text);
     // SAFETY: the caller's promise; the text is read only during the call.
     unsafe { ffi::tk_fetch_log(fetch, tag.number(), text.as_ptr().cast(), text.len()) };
 }

@@ -267,6 +267,9 @@ fn lay_out(memory: &mut Memory, image_end: u64) -> Result<GuestVirt, MapError> {
     memory.set_main_stack(GuestVirt::new(stack)..GuestVirt::new(top));
     let heap = after(top, PAGE_SIZE).ok_or(MapError::NoMemory)?;
     let arena = after(heap + HEAP_ROOM, PAGE_SIZE).ok_or(MapError::NoMemory)?;
+    if arena >= ARENA_END {
+        return Err(MapError::NoMemory);
+    }
     memory.set_layout(
         GuestVirt::new(heap)..GuestVirt::new(heap + HEAP_ROOM),
         GuestVirt::new(arena)..GuestVirt::new(ARENA_END),

@@ -111,3 +111,20 @@ fn a_fork_sees_the_features_of_the_cpu_whatever_table_kvm_was_given() {
     };
     assert_eq!(seen, expected);
 }
+
+#[test]
+fn a_program_that_leaves_no_room_behind_it_is_refused() {
+    let file = guests::compile_text(
+        "far_up",
+        "void _start(void) { for (;;); }",
+        guests::Compiler::Gcc,
+        &[
+            "-nostdlib",
+            "-mcmodel=large",
+            "-Wl,-Ttext-segment=0x500000000000",
+        ],
+    );
+    let refused = Program::boot_file(&std::fs::read(file).unwrap(), &config("far_up"));
+    let error = format!("{:?}", refused.err().unwrap());
+    assert!(error.contains("NoMemory"), "{error}");
+}

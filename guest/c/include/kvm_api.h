@@ -435,7 +435,7 @@ static inline long set_cacheable(bool cacheable, float ttl, float grace, float k
 		keep > 0 ? (uint64_t)(keep * 1000.0f) : 0);
 }
 
-/* ---- Regular expressions: no back-references, no look-around --------------------------------- */
+/* ---- Regular expressions: no back-references, no look-around, at most 32 groups -------------- */
 
 /* A handle; those made in main() serve all requests. A bad pattern ends the request. */
 int sys_regex_compile(const void *pattern, size_t len);

@@ -200,7 +200,7 @@ impl Scene<'_> {
         };
         let named = |program: &str| [program.as_bytes(), verb, line].concat();
         if self.desk.voice.stdout {
-            journal::print(named(&self.desk.program));
+            journal::print(&named(&self.desk.program));
         }
         match &mut self.stage {
             Stage::Request(exchange) | Stage::Warming { exchange, .. } => {

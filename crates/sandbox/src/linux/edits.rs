@@ -1,14 +1,14 @@
 //! Changing the host's file system: only below `writable` paths, only in VMs that may write.
 
 use std::ffi::{CStr, CString};
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::sync::Arc;
 
 use super::args::{low_i32, low_u32, read_words, signed};
 use super::fds::Kind;
 use super::open::{self, Target};
 use super::paths::{Use, open_host};
-use super::{Answer, Call, Errno, Stop, limits, refuse};
+use super::{Answer, Call, Errno, Stop, limits, refuse, status};
 use crate::address::GuestVirt;
 
 /// A writable path, opened up to its parent: the last component is never followed.
@@ -126,9 +126,38 @@ pub(super) fn renameat2(call: &mut Call<'_>) -> Answer {
     )
 }
 
+/// A link with `..` in it that the operator keeps leads elsewhere from another folder: links stay where
+/// they are, and folders, which may have some inside, keep their parent.
+fn may_move(from: &Place, to: &Place) -> Result<(), Errno> {
+    let flags = libc::O_PATH | libc::O_NOFOLLOW | libc::O_CLOEXEC;
+    // SAFETY: an open descriptor and a C string.
+    let fd = unsafe { libc::openat(from.parent.as_raw_fd(), from.name.as_ptr(), flags) };
+    if fd < 0 {
+        return Err(Errno::last());
+    }
+    // SAFETY: a fresh descriptor that nobody else owns.
+    let moved = status::of_host(&unsafe { OwnedFd::from_raw_fd(fd) })?;
+    match moved.mode & libc::S_IFMT {
+        libc::S_IFLNK => Err(Errno(libc::EPERM)),
+        libc::S_IFDIR => {
+            let place = |at: &Place| status::of_host(&at.parent).map(|at| (at.dev, at.ino));
+            if place(from)? == place(to)? {
+                Ok(())
+            } else {
+                Err(Errno(libc::EXDEV))
+            }
+        }
+        _ => Ok(()),
+    }
+}
+
 fn move_file(call: &Call<'_>, from: (i32, u64), to: (i32, u64), flags: u32) -> Answer {
     let from = place(call, from.0, from.1, Use::Remove)?;
     let to = place(call, to.0, to.1, Use::Write)?;
+    may_move(&from, &to)?;
+    if flags & libc::RENAME_EXCHANGE != 0 {
+        may_move(&to, &from)?;
+    }
     let (from_dir, to_dir) = (from.parent.as_raw_fd(), to.parent.as_raw_fd());
     // SAFETY: open descriptors and C strings.
     done(unsafe {

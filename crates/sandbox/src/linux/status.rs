@@ -12,8 +12,8 @@ use super::{Answer, Call, Errno, Stop, refuse};
 /// A file's status, whatever structure it is delivered in.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Status {
-    dev: u64,
-    ino: u64,
+    pub(super) dev: u64,
+    pub(super) ino: u64,
     links: u64,
     pub(super) mode: u32,
     uid: u32,

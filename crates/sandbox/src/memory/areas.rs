@@ -27,6 +27,7 @@ impl Areas {
         &self,
         range: Range<u64>,
     ) -> impl Iterator<Item = (Range<u64>, Protection)> + '_ {
+        let range = range.start.min(range.end)..range.end;
         let first = self
             .by_start
             .range(..=range.start)

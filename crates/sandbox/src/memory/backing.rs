@@ -333,13 +333,15 @@ impl Backing {
         let Some(start) = self.pointer(at, len) else {
             return Err(io::Error::from(io::ErrorKind::InvalidInput));
         };
-        for prot in [libc::PROT_READ, libc::PROT_READ | libc::PROT_WRITE] {
+        // Both, also after an error: a part may have been changed, and the host writes there.
+        let [taken, given] = [libc::PROT_READ, READ_WRITE].map(|prot| {
             // SAFETY: the range lies in our mapping (checked); no VCPU runs while we edit.
-            if unsafe { libc::mprotect(start.cast(), to_usize(len), prot) } != 0 {
-                return Err(io::Error::last_os_error());
+            match unsafe { libc::mprotect(start.cast(), to_usize(len), prot) } {
+                0 => Ok(()),
+                _ => Err(io::Error::last_os_error()),
             }
-        }
-        Ok(())
+        });
+        taken.and(given)
     }
 
     /// Drops private pages: the range reads as the image (or zeros) again. Also drops KVM's

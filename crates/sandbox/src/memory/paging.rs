@@ -9,6 +9,7 @@ use std::ops::Range;
 
 use super::backing::Backing;
 use crate::address::{GuestPhys, GuestVirt, PAGE_SIZE};
+use crate::layout::USER_END;
 
 pub(crate) const PRESENT: u64 = 1;
 pub(crate) const WRITE: u64 = 1 << 1;
@@ -41,8 +42,12 @@ fn slot(table: GuestPhys, va: GuestVirt, level: u32) -> GuestPhys {
     GuestPhys::new(table.raw() + index * 8)
 }
 
-/// Where the leaf entry of `va` is, if all tables above it exist.
+/// Where the leaf entry of `va` is, if all tables above it exist. Addresses that the CPU would refuse
+/// have none: only 48 of their bits choose an entry.
 pub(crate) fn leaf(memory: &Backing, va: GuestVirt) -> Option<GuestPhys> {
+    if va.raw() >= USER_END {
+        return None;
+    }
     let mut table = ROOT;
     for level in [3, 2, 1] {
         let entry = memory.word(slot(table, va, level));

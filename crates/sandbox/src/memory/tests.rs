@@ -132,6 +132,22 @@ fn what_the_guest_may_not_use_the_host_refuses_too() {
 }
 
 #[test]
+fn addresses_beyond_48_bits_are_nobodys() {
+    let mut memory = main_memory();
+    let at = memory
+        .map(Place::Anywhere, 4096, Protection::READ_WRITE)
+        .unwrap();
+    for high in [1 << 47, 1 << 48, 0xffff << 48] {
+        let alias = GuestVirt::new(at.raw() | high);
+        assert!(memory.read(alias, &mut [0]).is_err());
+        assert!(memory.write(alias, b"x").is_err());
+        assert!(memory.poke(alias, b"x").is_err());
+        assert!(!memory.is_executable(GuestVirt::new(TEXT.raw() | high)));
+    }
+    memory.poke(at, b"x").unwrap();
+}
+
+#[test]
 fn mappings_that_linux_refuses_are_refused() {
     let mut memory = main_memory();
     let rwx = Protection {

@@ -84,6 +84,32 @@ fn request_vms_cannot_write_whatever_the_paths_say() {
 }
 
 #[test]
+fn links_of_the_operator_lead_where_he_made_them_lead() {
+    let directory = Directory::new();
+    let at = |path: &str| directory.0.join(path);
+    std::fs::create_dir_all(at("a/b")).unwrap();
+    std::os::unix::fs::symlink("../..", at("a/b/up")).unwrap();
+    directory.file("a/b/file", b"");
+    let mut guest = Guest::in_directory(&directory.0, true);
+    let mut named = |nth: u64, path: &[u8]| guest.put(DATA + nth * 0x1000, path);
+    let link = named(1, b"/data/a/b/up\0");
+    let free = named(2, b"/data/up\0");
+    let folder = named(3, b"/data/a/b\0");
+    let file = named(4, b"/data/a/b/file\0");
+    let beside = named(5, b"/data/a/c\0");
+    let rename = libc::SYS_rename;
+    assert_eq!(guest.errno(rename, &[link, free]), libc::EPERM);
+    assert_eq!(guest.errno(rename, &[folder, free]), libc::EXDEV);
+    guest.ok(rename, &[file, free]);
+    let here = super::super::args::flags(libc::AT_FDCWD);
+    let exchange = [here, free, here, link, u64::from(libc::RENAME_EXCHANGE)];
+    assert_eq!(guest.errno(libc::SYS_renameat2, &exchange), libc::EPERM);
+    guest.ok(rename, &[folder, beside]);
+    assert_eq!(guest.errno(rename, &[folder, beside]), libc::ENOENT);
+    assert!(at("a/c/up").is_symlink());
+}
+
+#[test]
 fn main_and_storage_vms_write_below_writable_paths_only() {
     let directory = Directory::new();
     let mut guest = Guest::in_directory(&directory.0, true);
