@@ -440,18 +440,17 @@ mod tests {
 
     #[test]
     fn patterns_that_would_take_the_hosts_memory_or_time_are_refused() {
-        let started = Instant::now();
         let groups = |count: usize| "()".repeat(count) + "[ab]{3}";
-        for pattern in [
-            groups(33),
-            groups(2600),
-            "(?iu)".to_owned() + &"\\pL".repeat(21_800),
-            "(?x-i:a(?u:\\w))".to_owned(),
-            "\\pL".to_owned(),
+        for (pattern, why) in [
+            (groups(33), "33 groups"),
+            (groups(2600), "2600 groups"),
+            ("(?iu)".to_owned() + &"\\pL".repeat(21_800), "flag u"),
+            ("(?x-i:a(?u:\\w))".to_owned(), "flag u"),
+            ("\\pL".to_owned(), "Unicode"),
         ] {
-            assert!(matches!(build(pattern.as_bytes()), Err(Fault::Misuse(_))));
+            let refused = build(pattern.as_bytes()).unwrap_err().to_string();
+            assert!(refused.contains(why), "{refused}");
         }
-        assert!(started.elapsed() < std::time::Duration::from_secs(10));
         for pattern in [groups(32), "\\(?u".to_owned(), "[(?u](?-u:a)".to_owned()] {
             assert!(build(pattern.as_bytes()).is_ok(), "{pattern}");
         }
