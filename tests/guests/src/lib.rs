@@ -131,6 +131,28 @@ pub fn slowness() -> u32 {
     }
 }
 
+/// xorshift64*: the same numbers in every run.
+#[derive(Debug)]
+pub struct Dice(u64);
+
+impl Dice {
+    /// `seed` is anything but 0.
+    pub fn new(seed: u64) -> Self {
+        Self(seed)
+    }
+
+    pub fn roll(&mut self) -> u64 {
+        self.0 ^= self.0 >> 12;
+        self.0 ^= self.0 << 25;
+        self.0 ^= self.0 >> 27;
+        self.0.wrapping_mul(0x2545_f491_4f6c_dd1d)
+    }
+
+    pub fn below(&mut self, limit: u64) -> u64 {
+        self.roll() % limit
+    }
+}
+
 /// The top folder of the project.
 pub fn repository() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")

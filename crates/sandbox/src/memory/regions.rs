@@ -7,7 +7,7 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use super::paging::{self, DIRTY, NO_EXECUTE, OWNED, PRESENT, USER, WRITE};
+use super::paging::{NO_EXECUTE, OWNED, PRESENT, USER, WRITE};
 use super::space::user_range;
 use super::{MapError, Memory, Place, Protection, Role};
 use crate::address::{GuestPhys, GuestVirt, PAGE_SIZE};
@@ -170,12 +170,7 @@ impl Memory {
             return;
         }
         for part in self.space.regions.prepared_within(range) {
-            for (_, at) in paging::leaves(&self.backing, part) {
-                let entry = self.backing.word(at);
-                if entry & (OWNED | DIRTY) == OWNED | DIRTY {
-                    self.backing.zero(paging::frame_of(entry), PAGE_SIZE);
-                }
-            }
+            self.zero_range(part);
         }
     }
 }

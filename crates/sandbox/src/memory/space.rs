@@ -434,7 +434,8 @@ impl Memory {
         }
     }
 
-    fn zero_range(&mut self, range: Range<u64>) {
+    /// Makes the pages of `range` zeros that are not.
+    pub(super) fn zero_range(&mut self, range: Range<u64>) {
         for (address, at) in paging::leaves(&self.backing, range) {
             let entry = self.backing.word(at);
             if entry & OWNED != 0 && !self.role.is_zero(entry) {

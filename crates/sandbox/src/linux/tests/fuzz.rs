@@ -1,43 +1,29 @@
+use guests::Dice;
+
 use super::super::table::CALLS;
 use super::*;
 
-/// xorshift64*: the same calls in every run.
-struct Dice(u64);
-
-impl Dice {
-    fn roll(&mut self) -> u64 {
-        self.0 ^= self.0 >> 12;
-        self.0 ^= self.0 << 25;
-        self.0 ^= self.0 >> 27;
-        self.0.wrapping_mul(0x2545_f491_4f6c_dd1d)
-    }
-
-    fn below(&mut self, limit: u64) -> u64 {
-        self.roll() % limit
-    }
-
-    fn argument(&mut self) -> u64 {
-        match self.below(16) {
-            0 => 0,
-            1 | 2 => self.below(12),
-            3 => 8,
-            4 => self.below(4096),
-            5 => u64::MAX - self.below(4096),
-            6 | 7 => DATA + 0x1000 + self.below(5) * 0x1000,
-            8 | 9 => DATA + 0x10000 + self.below(64) * 0x1000,
-            10 => DATA + DATA_LEN - self.below(64),
-            11 => CONST + self.below(4096),
-            12 => 1 << self.below(64),
-            13 | 14 => super::super::args::flags(libc::AT_FDCWD),
-            _ => self.roll(),
-        }
+fn argument(dice: &mut Dice) -> u64 {
+    match dice.below(16) {
+        0 => 0,
+        1 | 2 => dice.below(12),
+        3 => 8,
+        4 => dice.below(4096),
+        5 => u64::MAX - dice.below(4096),
+        6 | 7 => DATA + 0x1000 + dice.below(5) * 0x1000,
+        8 | 9 => DATA + 0x10000 + dice.below(64) * 0x1000,
+        10 => DATA + DATA_LEN - dice.below(64),
+        11 => CONST + dice.below(4096),
+        12 => 1 << dice.below(64),
+        13 | 14 => super::super::args::flags(libc::AT_FDCWD),
+        _ => dice.roll(),
     }
 }
 
 fn assault(seed: u64, rounds: u32, may_write: bool) {
     let directory = Directory::new();
     directory.file("text", &[b'x'; 100_000]);
-    let mut dice = Dice(seed);
+    let mut dice = Dice::new(seed);
     let fresh = || {
         let mut guest = Guest::in_directory(&directory.0, may_write);
         for (page, path) in [
@@ -68,10 +54,10 @@ fn assault(seed: u64, rounds: u32, may_write: bool) {
             guest = fresh();
         }
         let number = match dice.below(20) {
-            0 => i64::from_le_bytes(dice.argument().to_le_bytes()),
+            0 => i64::from_le_bytes(argument(&mut dice).to_le_bytes()),
             _ => CALLS[usize::try_from(dice.below(CALLS.len() as u64)).unwrap()].number,
         };
-        let args: Vec<u64> = (0..6).map(|_| dice.argument()).collect();
+        let args: Vec<u64> = (0..6).map(|_| argument(&mut dice)).collect();
         let start = Instant::now();
         let outcome = guest.outcome(number, &args);
         let took = start.elapsed();

@@ -5,6 +5,8 @@
 
 use std::collections::BTreeSet;
 
+use guests::Dice;
+
 use super::*;
 use crate::address::PAGE_SIZE;
 use crate::memory::paging::{OWNED, PRESENT, ROOT, USER, WRITE};
@@ -81,18 +83,6 @@ fn frames_that_an_unmapping_lends_are_not_lent_again() {
     reset(&mut memory, DirtyBits::Sticky);
 }
 
-/// xorshift64*: the same calls in every run.
-struct Dice(u64);
-
-impl Dice {
-    fn below(&mut self, limit: u64) -> u64 {
-        self.0 ^= self.0 >> 12;
-        self.0 ^= self.0 << 25;
-        self.0 ^= self.0 >> 27;
-        self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) % limit
-    }
-}
-
 #[test]
 fn whatever_a_program_maps_every_frame_has_one_owner() {
     let mut main = main_memory();
@@ -101,7 +91,7 @@ fn whatever_a_program_maps_every_frame_has_one_owner() {
     // A small arena, so that it runs out.
     let image = Arc::new(main.freeze(40 * PAGE_SIZE).unwrap());
     for seed in 0..60 {
-        let mut dice = Dice(0x9e37_79b9_7f4a_7c15 ^ seed);
+        let mut dice = Dice::new(0x9e37_79b9_7f4a_7c15 ^ seed);
         let mut memory = image.fork().unwrap();
         for _ in 0..60 {
             let arena = memory.space.arena.clone();
