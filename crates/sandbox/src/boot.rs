@@ -9,7 +9,7 @@ use crate::gdb::Debugging;
 use crate::image::{Image, RequestLimits};
 use crate::kvm::{Host, HostError, install};
 use crate::linux::{AllowedPath, Process, ProcessConfig};
-use crate::machine::{Counters, Exit, Machine, MemoryLimit};
+use crate::machine::{Counters, Exit, Machine};
 use crate::memory::{GUARD, MapError, Place, Protection, Region, Use, below};
 use crate::start::{self, Auxv, StartError};
 use crate::{Fault, Hypercalls, Memory, Regs, layout};
@@ -142,8 +142,8 @@ impl MainVm {
         frame.prepare(program.entry.raw(), 0, 0, false);
         let page = frame.page(&Regs::default());
         memory.write_system(GuestPhys::new(layout::FRAME), tinykvm_sys::bytes_of(&page));
-        let mut machine =
-            Machine::new(host, memory, process, MemoryLimit::Image(config.max_memory))?;
+        memory.set_limit(config.max_memory);
+        let mut machine = Machine::new(host, memory, process)?;
         machine.debugging = config.debugging;
         machine.bias = program.bias;
         machine.start_at(program.entry.raw(), rsp.raw());

@@ -75,10 +75,9 @@ pub(crate) struct Machine {
     /// How far from its file's addresses the program lies.
     pub(crate) bias: u64,
     pub(crate) stopwatch: Stopwatch,
-    limit: MemoryLimit,
     bits: DirtyBits,
-    /// Bytes that still count as dirty from earlier requests, on hosts where dirty bits stay.
-    inherited: u64,
+    /// CPU time until the memory has to be looked at.
+    look_in: Duration,
 }
 
 /// What came of entering the guest once.
@@ -104,49 +103,22 @@ pub(crate) enum Stands {
     Nowhere,
 }
 
-/// What a VM may use before it is stopped.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum MemoryLimit {
-    /// Bytes of the image that a main VM may touch.
-    Image(u64),
-    /// Bytes that a request may write.
-    Dirty(u64),
-}
-
-impl MemoryLimit {
-    fn bytes(self) -> u64 {
-        match self {
-            Self::Image(bytes) | Self::Dirty(bytes) => bytes,
-        }
-    }
-
-    fn used(self, memory: &Memory) -> u64 {
-        match self {
-            Self::Image(_) => memory.resident_image_bytes(),
-            Self::Dirty(_) => memory.dirty_bytes(),
-        }
-    }
-
-    /// How long a guest needs at least to use up what is left: where each fresh page is an exit
-    /// (shadow paging), some 10 us for each; otherwise as fast as memory is.
-    fn time_to_exceed(self, used: u64, bits: DirtyBits) -> Duration {
-        let nanoseconds = match bits {
-            DirtyBits::Fresh => 500,
-            DirtyBits::Sticky => 10_000,
-        };
-        let pages = self.bytes().saturating_sub(used) / PAGE_SIZE;
-        Duration::from_nanos(pages.saturating_mul(nanoseconds))
-            .clamp(Duration::from_millis(1), Duration::from_millis(200))
-    }
+/// How long a guest needs at least to write `left` bytes: where each fresh page is an exit (shadow
+/// paging), some 10 us for each; otherwise as fast as memory is.
+fn time_to_write(left: u64, bits: DirtyBits) -> Duration {
+    let nanoseconds = match bits {
+        DirtyBits::Fresh => 500,
+        DirtyBits::Sticky => 10_000,
+    };
+    let pages = left / PAGE_SIZE;
+    Duration::from_nanos(pages.saturating_mul(nanoseconds))
+        .clamp(Duration::from_millis(1), Duration::from_millis(200))
 }
 
 impl Machine {
-    pub(crate) fn new(
-        host: &Host,
-        memory: Memory,
-        process: Process,
-        limit: MemoryLimit,
-    ) -> Result<Self, HostError> {
+    pub(crate) fn new(host: &Host, memory: Memory, process: Process) -> Result<Self, HostError> {
+        let bits = host.facts().dirty_bits;
+        let look_in = time_to_write(memory.limit(), bits);
         let mut vcpu = Vcpu::new(host, &memory)?;
         let watch = host.deadlines.watch(vcpu.immediate_exit());
         Ok(Self {
@@ -161,9 +133,8 @@ impl Machine {
             debugging: Debugging::default(),
             bias: 0,
             stopwatch: Stopwatch::start(),
-            limit,
-            bits: host.facts().dirty_bits,
-            inherited: 0,
+            bits,
+            look_in,
         })
     }
 
@@ -249,25 +220,19 @@ impl Machine {
             debugging: _,  // constant
             bias: _,       // constant
             stopwatch: _,  // started at every run
-            limit: _,      // constant
             bits,          // constant
-            inherited,     // what the pages copied back go on counting
+            look_in,       // nothing is used
         } = self;
         process.reset_to(frozen);
         let wiped = memory.reset(*bits, keep_pages)?;
         counters.resets += 1;
         counters.dirty_pages += wiped.pages;
-        *inherited = wiped.still_dirty * PAGE_SIZE;
+        *look_in = time_to_write(memory.limit(), *bits);
         if wiped.full {
             counters.full_resets += 1;
             self.vcpu.forget_memory(&self.memory)?;
         }
         Ok(wiped)
-    }
-
-    /// Bytes that the current request has written and no earlier one had.
-    pub(crate) fn dirty_bytes(&self) -> u64 {
-        self.memory.dirty_bytes().saturating_sub(self.inherited)
     }
 
     /// Whether the VM can be run again at all.
@@ -306,17 +271,32 @@ impl Machine {
         deadline: Instant,
         calls: &mut dyn Hypercalls,
     ) -> Result<Exit, Fault> {
+        if self.look_in.is_zero() {
+            self.look_at_memory()?;
+        }
         self.arm(deadline);
         self.stopwatch = Stopwatch::start();
         let result = self.run_armed(deadline, calls);
-        self.counters.cpu_time += self.stopwatch.read();
+        let spent = self.stopwatch.read();
+        self.counters.cpu_time += spent;
+        // Of a VM that is not reset each time it adds up.
+        self.look_in = self.look_in.saturating_sub(spent);
         self.watch.disarm();
         result
     }
 
     pub(crate) fn arm(&self, deadline: Instant) {
-        let look = self.limit.time_to_exceed(0, self.bits);
-        self.watch.arm(deadline, look);
+        self.watch.arm(deadline, self.look_in);
+    }
+
+    /// Ends the run where more memory is used than may be; otherwise says when to look again.
+    fn look_at_memory(&mut self) -> Result<(), Fault> {
+        let (used, limit) = (self.memory.used_bytes(), self.memory.limit());
+        if used > limit {
+            return Err(Fault::OutOfMemory { used, limit });
+        }
+        self.look_in = time_to_write(limit - used, self.bits);
+        Ok(())
     }
 
     fn run_armed(

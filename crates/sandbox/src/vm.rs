@@ -8,7 +8,7 @@ use crate::entry::Frame;
 use crate::image::Image;
 use crate::kvm::HostError;
 use crate::linux::Process;
-use crate::machine::{Counters, Exit, Machine, MemoryLimit};
+use crate::machine::{Counters, Exit, Machine};
 use crate::memory::{AccessError, AccessKind, Wiped, below};
 use crate::{Fault, Hypercalls, Memory, Regs, layout};
 
@@ -40,9 +40,9 @@ impl Vm {
     }
 
     fn fork_with(image: Arc<Image>, process: Process, limit: u64) -> Result<Self, HostError> {
-        let memory = image.frozen.fork()?;
-        let limit = MemoryLimit::Dirty(limit);
-        let mut machine = Machine::new(&image.host, memory, process, limit)?;
+        let mut memory = image.frozen.fork()?;
+        memory.set_limit(limit);
+        let mut machine = Machine::new(&image.host, memory, process)?;
         machine.debugging = image.debugging;
         machine.bias = image.bias;
         Ok(Self {
@@ -247,10 +247,5 @@ impl Vm {
     /// What this VM has cost so far.
     pub fn counters(&self) -> Counters {
         self.machine.counters()
-    }
-
-    /// Bytes of memory that the current request has written so far.
-    pub fn dirty_bytes(&self) -> u64 {
-        self.machine.dirty_bytes()
     }
 }

@@ -238,7 +238,7 @@ impl Room {
             .is_none_or(|at| at.elapsed() >= Duration::from_secs(1));
         if is_due {
             self.weighed = Some(Instant::now());
-            let memory = vm.dirty_bytes();
+            let memory = vm.memory().dirty_bytes();
             counters.memory.set(memory);
             counters.memory_highest.raise(memory);
         }

@@ -118,6 +118,7 @@ impl From<AccessError> for Stop {
     fn from(error: AccessError) -> Self {
         Self::Errno(Errno(match error.kind {
             AccessKind::TooLong => libc::ENAMETOOLONG,
+            AccessKind::NoRoom => libc::ENOMEM,
             AccessKind::Unmapped | AccessKind::ReadOnly | AccessKind::Fragmented => libc::EFAULT,
         }))
     }

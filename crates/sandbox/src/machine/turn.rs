@@ -26,10 +26,29 @@ impl Machine {
         let event = self.vcpu.run();
         self.regs = self.vcpu.regs();
         self.error_code = false;
-        let turn = match event {
+        let turn = self.answer(event, deadline, calls);
+        if self.memory.was_refused() {
+            let (used, limit) = (self.memory.used_bytes(), self.memory.limit());
+            return Err(Fault::OutOfMemory { used, limit });
+        }
+        let turn = turn?;
+        if !matches!(turn, Turn::Ended(_)) && self.watch.kicked() {
+            return Err(Fault::TimedOut);
+        }
+        Ok(turn)
+    }
+
+    /// Does what the guest came out for.
+    fn answer(
+        &mut self,
+        event: Event,
+        deadline: Instant,
+        calls: &mut dyn Hypercalls,
+    ) -> Result<Turn, Fault> {
+        match event {
             Event::Hypercall => {
                 self.stands = Stands::InUserMode;
-                self.hypercall(deadline, calls)?
+                self.hypercall(deadline, calls)
             }
             Event::SystemCall => {
                 self.stands = Stands::InKernel;
@@ -37,12 +56,12 @@ impl Machine {
                 if self.regs.rax != u64::from(abi::TINYKVM_SYSCALL_FLUSH) {
                     self.system_call(self.regs.rax, self.regs.r10, deadline, calls)?;
                 }
-                Turn::Answered
+                Ok(Turn::Answered)
             }
             Event::Exception(vector) => {
                 self.stands = Stands::InKernel;
                 self.counters.exceptions += 1;
-                return Err(self.exception(vector));
+                Err(self.exception(vector))
             }
             Event::Interrupted => {
                 self.stopwatch.exit();
@@ -52,35 +71,21 @@ impl Machine {
                 if self.watch.kicked() {
                     return Err(Fault::TimedOut);
                 }
-                self.check_memory()?;
-                Turn::Interrupted
+                self.look_at_memory()?;
+                self.watch.check_memory_in(self.look_in);
+                Ok(Turn::Interrupted)
             }
             Event::OddPort => {
                 self.stands = Stands::InKernel;
-                return Err(Fault::Misuse(
+                Err(Fault::Misuse(
                     "the hypercall port was used other than by a 32-bit OUT".into(),
-                ));
+                ))
             }
             Event::Broken(what) => {
                 self.stands = Stands::Nowhere;
-                return Err(Fault::Machine(what));
+                Err(Fault::Machine(what))
             }
-        };
-        if !matches!(turn, Turn::Ended(_)) && self.watch.kicked() {
-            return Err(Fault::TimedOut);
         }
-        Ok(turn)
-    }
-
-    fn check_memory(&mut self) -> Result<(), Fault> {
-        let used = self.limit.used(&self.memory).saturating_sub(self.inherited);
-        let limit = self.limit.bytes();
-        if used > limit {
-            return Err(Fault::OutOfMemory { used, limit });
-        }
-        self.watch
-            .check_memory_in(self.limit.time_to_exceed(used, self.bits));
-        Ok(())
     }
 
     fn hypercall(&mut self, deadline: Instant, calls: &mut dyn Hypercalls) -> Result<Turn, Fault> {

@@ -2,7 +2,7 @@
 //! is looked up in its tables with its own rights, and data is copied, never borrowed.
 
 use super::edits::mark_written;
-use super::paging::{self, Denied};
+use super::paging::{self, DIRTY, Denied};
 use super::{AccessError, AccessKind, Memory};
 use crate::address::{GuestVirt, PAGE_SIZE};
 use crate::arith::{to_u64, to_usize};
@@ -64,14 +64,10 @@ impl Memory {
             };
             let room = to_usize(PAGE_SIZE - va.page_offset());
             let (now, later) = rest.split_at(rest.len().min(room));
-            let frame = paging::translate(&self.backing, va, false);
-            let place = frame
-                .ok()
-                .and_then(|frame| frame.checked_add(va.page_offset()));
-            let leaf = paging::leaf(&self.backing, va);
-            let (Some(place), Some(leaf)) = (place, leaf) else {
-                return Err(error);
-            };
+            let found = paging::entry_for(&self.backing, va, false);
+            let (leaf, entry) = found.map_err(|_| error)?;
+            let place = paging::frame_of(entry).checked_add(va.page_offset());
+            let place = place.ok_or(error)?;
             if va.raw() < crate::layout::USER_BEGIN {
                 return Err(error);
             }
@@ -251,14 +247,20 @@ impl Memory {
         let mut va = at;
         let mut left = len;
         while left > 0 {
-            let frame = paging::translate(&self.backing, va, write).map_err(|denied| {
+            let (at, entry) = paging::entry_for(&self.backing, va, write).map_err(|denied| {
                 error(match denied {
                     Denied::Unmapped => AccessKind::Unmapped,
                     Denied::ReadOnly => AccessKind::ReadOnly,
                 })
             })?;
+            if write && entry & DIRTY == 0 {
+                if !self.has_room_for_page() {
+                    return Err(error(AccessKind::NoRoom));
+                }
+                paging::mark_dirty(&self.backing, va, at, entry);
+            }
             let share = left.min(PAGE_SIZE - va.page_offset());
-            let inside = frame.checked_add(va.page_offset());
+            let inside = paging::frame_of(entry).checked_add(va.page_offset());
             if !inside.is_some_and(|place| visit(self, place, to_usize(share))) {
                 return Err(error(AccessKind::Unmapped));
             }

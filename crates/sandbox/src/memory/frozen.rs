@@ -19,6 +19,7 @@ use std::sync::Arc;
 use super::backing::{Backing, Shared};
 use super::paging::{self, NO_EXECUTE, OWNED, Outline, PRESENT, USER, WRITE};
 use super::regions::shared_entry;
+use super::room::Room;
 use super::space::Space;
 use super::{Edit, GUARD, Memory, Protection, Role};
 use crate::address::{GuestPhys, GuestVirt, PAGE_SIZE};
@@ -70,6 +71,7 @@ impl Memory {
             backing,
             space,
             role,
+            room: _,
             executable_heap,
         } = self;
         let Role::Main {
@@ -207,6 +209,7 @@ impl Frozen {
                 self.common.as_ref(),
             )?,
             space: Arc::clone(&self.space),
+            room: Room::default(),
             executable_heap: self.executable_heap,
             role: Role::Request {
                 frozen: Arc::clone(self),

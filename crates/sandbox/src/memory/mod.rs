@@ -24,6 +24,7 @@ mod lending;
 mod paging;
 mod regions;
 mod reset;
+mod room;
 mod space;
 mod stacks;
 mod stale;
@@ -46,6 +47,7 @@ use crate::address::{GuestPhys, GuestVirt, PAGE_SIZE};
 use backing::{Backing, Shared};
 use edits::Edit;
 use frames::Frames;
+use room::Room;
 use space::Space;
 
 /// Where the sandbox's own pages end and frames are handed out.
@@ -149,6 +151,9 @@ pub enum AccessKind {
     /// In more pieces of host memory than the caller takes.
     #[error("too fragmented")]
     Fragmented,
+    /// More pages would be written than the VM may use.
+    #[error("beyond the memory limit")]
+    NoRoom,
 }
 
 /// Who may do what with one of the sandbox's own pages.
@@ -172,6 +177,7 @@ pub struct Memory {
     backing: Backing,
     space: Arc<Space>,
     role: Role,
+    room: Room,
     executable_heap: bool,
 }
 
@@ -256,6 +262,7 @@ impl Memory {
                 frames,
                 common,
             },
+            room: Room::default(),
             executable_heap,
         };
         memory
@@ -337,26 +344,6 @@ impl Memory {
         let entry = self.backing.word(slot);
         self.backing.set_word(slot, entry & !paging::DIRTY);
         entry & paging::DIRTY != 0
-    }
-
-    /// Bytes of pages written since the fork or the last reset; may be called while the VM runs.
-    pub fn dirty_bytes(&self) -> u64 {
-        let mut pages: u64 = 0;
-        let own = self.backing.shared_from();
-        let outline = self.role.outline();
-        paging::visit_dirty(&self.backing, outline, paging::Bits::Keep, &mut |frame| {
-            pages += u64::from(frame.raw() < own);
-        });
-        pages * PAGE_SIZE
-    }
-
-    /// Bytes of the image that exist, for main VMs: what the program touched so far.
-    pub(crate) fn resident_image_bytes(&self) -> u64 {
-        use std::os::unix::fs::MetadataExt;
-        match &self.role {
-            Role::Main { file, .. } => file.metadata().map_or(0, |data| data.blocks() * 512),
-            Role::Request { .. } => 0,
-        }
     }
 }
 

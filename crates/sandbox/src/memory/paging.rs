@@ -124,20 +124,21 @@ fn mark_path(memory: &Backing, va: GuestVirt) {
     }
 }
 
-/// The frame behind `va` if user mode may read (or write) there; a write marks the page dirty.
-pub(crate) fn translate(memory: &Backing, va: GuestVirt, write: bool) -> Result<GuestPhys, Denied> {
+/// The leaf entry of `va` and its place, if user mode may read (or write) there.
+pub(crate) fn entry_for(
+    memory: &Backing,
+    va: GuestVirt,
+    write: bool,
+) -> Result<(GuestPhys, u64), Denied> {
     let at = leaf(memory, va).ok_or(Denied::Unmapped)?;
     let entry = memory.word(at);
     if entry & (PRESENT | USER) != PRESENT | USER {
         return Err(Denied::Unmapped);
     }
-    if write {
-        if entry & WRITE == 0 {
-            return Err(Denied::ReadOnly);
-        }
-        mark_dirty(memory, va, at, entry);
+    if write && entry & WRITE == 0 {
+        return Err(Denied::ReadOnly);
     }
-    Ok(frame_of(entry))
+    Ok((at, entry))
 }
 
 /// Whether user mode may fetch instructions at `va`.

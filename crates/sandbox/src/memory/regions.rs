@@ -165,13 +165,14 @@ impl Memory {
     }
 
     /// Wipes what a main VM has written to a prepared area before it mapped something there.
-    pub(super) fn wipe_prepared(&mut self, range: &Range<u64>) {
+    pub(super) fn wipe_prepared(&mut self, range: &Range<u64>) -> Result<(), MapError> {
         if !matches!(self.role, Role::Main { .. }) {
-            return;
+            return Ok(());
         }
         for part in self.space.regions.prepared_within(range) {
-            self.zero_range(part);
+            self.zero_range(part)?;
         }
+        Ok(())
     }
 }
 

@@ -118,6 +118,7 @@ impl Memory {
             backing,
             space,
             role,
+            room,
             executable_heap: _,
         } = self;
         let Role::Request {
@@ -153,6 +154,7 @@ impl Memory {
             edits.clear();
             *burden = Burden::default();
             *full_reset_due = false;
+            room.renew(0);
             backing.drop_private(GuestPhys::new(0), own)?;
             return Ok(Wiped {
                 pages,
@@ -191,13 +193,15 @@ impl Memory {
             edits.clear();
         }
         let sticky = bits == DirtyBits::Sticky;
+        let still_dirty = if sticky {
+            pages.saturating_sub(clean)
+        } else {
+            0
+        };
+        self.room.renew(still_dirty * PAGE_SIZE);
         Ok(Wiped {
             pages,
-            still_dirty: if sticky {
-                pages.saturating_sub(clean)
-            } else {
-                0
-            },
+            still_dirty,
             full: false,
             // Whether or not a page was dirty: the walk cleared accessed bits too.
             reload: !sticky,

@@ -15,7 +15,7 @@ use std::sync::Arc;
 use super::areas::Areas;
 use super::edits::mark_written;
 use super::frames::Run;
-use super::paging::{self, NO_EXECUTE, OWNED, PRESENT, USER, WRITE};
+use super::paging::{self, DIRTY, NO_EXECUTE, OWNED, PRESENT, USER, WRITE};
 use super::regions::Regions;
 use super::stacks::Stacks;
 use super::stale::Stale;
@@ -91,7 +91,7 @@ impl Memory {
         {
             return Err(MapError::NoMemory);
         }
-        self.wipe_prepared(&range);
+        self.wipe_prepared(&range)?;
         if let Err(error) = self.set_rights(range.clone(), prot) {
             // What was mapped before the memory ran out goes back; nothing there was in use.
             let _ = self.unmap(GuestVirt::new(range.start), len);
@@ -101,7 +101,7 @@ impl Memory {
             // Outside the arena unmapping keeps frames with what is in them.
             let arena = self.space.arena.clone();
             for outside in outside_of(&arena, &range) {
-                self.zero_range(outside);
+                self.zero_range(outside)?;
             }
         }
         Ok(GuestVirt::new(range.start))
@@ -250,7 +250,9 @@ impl Memory {
             }
         } else if new_end < old_end {
             // The pages stay mapped: what matters is that they are zero when they come back.
-            self.zero_range(new_end..old_end);
+            if self.zero_range(new_end..old_end).is_err() {
+                return GuestVirt::new(now);
+            }
         }
         Arc::make_mut(&mut self.space).heap.end = to;
         GuestVirt::new(to)
@@ -269,8 +271,7 @@ impl Memory {
         if !covered && !self.space.regions.is_prepared(&range) {
             return Err(MapError::NoMemory);
         }
-        self.zero_range(range);
-        Ok(())
+        self.zero_range(range)
     }
 
     /// A range that the program may map, unmap and protect.
@@ -389,7 +390,7 @@ impl Memory {
         let inside = range.start.max(arena.start)..range.end.min(arena.end);
         if !inside.is_empty() {
             self.set_rights(inside.clone(), Protection::READ_WRITE)?;
-            self.zero_range(inside);
+            self.zero_range(inside)?;
         }
         Ok(())
     }
@@ -435,15 +436,19 @@ impl Memory {
     }
 
     /// Makes the pages of `range` zeros that are not.
-    pub(super) fn zero_range(&mut self, range: Range<u64>) {
+    pub(super) fn zero_range(&mut self, range: Range<u64>) -> Result<(), MapError> {
         for (address, at) in paging::leaves(&self.backing, range) {
             let entry = self.backing.word(at);
             if entry & OWNED != 0 && !self.role.is_zero(entry) {
+                if entry & DIRTY == 0 && !self.has_room_for_page() {
+                    return Err(MapError::NoMemory);
+                }
                 self.backing.zero(paging::frame_of(entry), PAGE_SIZE);
                 // Inaccessible pages as well: the reset finds them by this alone.
                 mark_written(&self.backing, &mut self.role, address, at);
             }
         }
+        Ok(())
     }
 }
 

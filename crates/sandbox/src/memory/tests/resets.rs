@@ -255,16 +255,16 @@ fn requests_that_always_write_much_keep_their_pages() {
 #[test]
 fn zeroing_what_nobody_has_touched_takes_no_memory() {
     let mut main = main_memory();
-    let before = main.resident_image_bytes();
+    let before = main.used_bytes();
     let len = 4 * MIB;
     let at = main
         .map(Place::Anywhere, len, Protection::READ_WRITE)
         .unwrap();
-    let tables = main.resident_image_bytes() - before;
+    let tables = main.used_bytes() - before;
     main.discard(at, len).unwrap();
     let moved = main.remap(at, len, len + 4096, true).unwrap();
     main.write(moved, b"content").unwrap();
-    let after = main.resident_image_bytes() - before;
+    let after = main.used_bytes() - before;
     assert!(after <= tables + 8192, "{after} bytes, {tables} of tables");
 
     let image = Arc::new(main.freeze(8 * MIB).unwrap());

@@ -1,0 +1,117 @@
+//! How much memory a VM uses, and how much more it may.
+//!
+//! What the program writes itself shows when somebody looks. What the host writes on its behalf is
+//! much faster than that, so it is counted page by page, and refused where there is no room.
+
+use std::cell::Cell;
+
+use super::paging::{self, Bits};
+use super::{Memory, Role};
+use crate::address::PAGE_SIZE;
+
+/// A VM's limit, and what is known about its use.
+#[derive(Debug)]
+pub(super) struct Room {
+    /// In bytes: of the image that a main VM may touch, of what a request may write.
+    limit: u64,
+    /// Bytes that still count as dirty from earlier requests, on hosts where dirty bits stay.
+    inherited: u64,
+    /// Pages that the host may write before it has to look at how much is used.
+    unseen: Cell<u64>,
+    /// The host was asked to write more than there is room for.
+    refused: Cell<bool>,
+}
+
+impl Default for Room {
+    /// No limit.
+    fn default() -> Self {
+        Self::new(u64::MAX, 0)
+    }
+}
+
+impl Room {
+    fn new(limit: u64, inherited: u64) -> Self {
+        let room = Self {
+            limit,
+            inherited,
+            unseen: Cell::new(0),
+            refused: Cell::new(false),
+        };
+        room.seen(0);
+        room
+    }
+
+    /// A request begins; these bytes count as dirty from earlier ones.
+    pub(super) fn renew(&mut self, inherited: u64) {
+        *self = Self::new(self.limit, inherited);
+    }
+
+    /// So much is used. Half of what is left may be written without another look: the program writes too.
+    fn seen(&self, used: u64) {
+        let left = self.limit.saturating_sub(used) / PAGE_SIZE;
+        self.unseen.set(left.div_ceil(2));
+    }
+
+    /// Takes a page of what may be written without a look.
+    fn take_page(&self) -> bool {
+        let rest = self.unseen.get().checked_sub(1);
+        self.unseen.set(rest.unwrap_or(0));
+        rest.is_some()
+    }
+}
+
+impl Memory {
+    /// Sets what [`Self::used_bytes`] may come to.
+    pub(crate) fn set_limit(&mut self, bytes: u64) {
+        self.room = Room::new(bytes, self.room.inherited);
+    }
+
+    /// What [`Self::used_bytes`] may come to.
+    pub(crate) fn limit(&self) -> u64 {
+        self.room.limit
+    }
+
+    /// Bytes in use as the limit counts them: of a main VM what exists of the image, of a request VM
+    /// what the request has written and no earlier one had.
+    pub(crate) fn used_bytes(&self) -> u64 {
+        use std::os::unix::fs::MetadataExt;
+        let used = match &self.role {
+            Role::Main { file, .. } => file.metadata().map_or(0, |data| data.blocks() * 512),
+            Role::Request { .. } => self.dirty_bytes().saturating_sub(self.room.inherited),
+        };
+        self.room.seen(used);
+        used
+    }
+
+    /// Bytes of pages written since the fork or the last reset, and of those that still count as dirty
+    /// from before it.
+    pub fn dirty_bytes(&self) -> u64 {
+        let mut pages: u64 = 0;
+        let own = self.backing.shared_from();
+        let outline = self.role.outline();
+        paging::visit_dirty(&self.backing, outline, Bits::Keep, &mut |frame| {
+            pages += u64::from(frame.raw() < own);
+        });
+        pages * PAGE_SIZE
+    }
+
+    /// Whether the host may write a page on the program's behalf that was not written before. Where
+    /// not, [`Self::was_refused`] tells.
+    pub(super) fn has_room_for_page(&self) -> bool {
+        if self.room.take_page() {
+            return true;
+        }
+        self.used_bytes();
+        let room = self.room.take_page();
+        if !room {
+            self.room.refused.set(true);
+        }
+        room
+    }
+
+    /// Whether the host was asked to write more than there is room for, since the last time somebody
+    /// asked this.
+    pub(crate) fn was_refused(&self) -> bool {
+        self.room.refused.take()
+    }
+}
