@@ -19,6 +19,11 @@ use crate::memory::{DirtyBits, Memory, Wiped};
 use crate::{Fault, Hypercalls, Regs};
 use stopwatch::Stopwatch;
 
+/// With it a program gets no further than the next instruction. Right behind a load of SS that
+/// instruction can be an OUT, whose exit then leaves a debug exception pending that no KVM call takes
+/// away and with which VT-x refuses the next entry (Intel SDM volume 3, 27.3.1.5).
+const TRAP_FLAG: u64 = 1 << 8;
+
 /// How a run ended without a fault.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Exit {
@@ -72,6 +77,8 @@ pub(crate) struct Machine {
     /// The exception that the CPU stands at has left an error code on the kernel stack.
     pub(crate) error_code: bool,
     pub(crate) debugging: Debugging,
+    /// No debugger came when this run stopped for one: it stops no more.
+    pub(crate) unattended: bool,
     /// How far from its file's addresses the program lies.
     pub(crate) bias: u64,
     pub(crate) stopwatch: Stopwatch,
@@ -131,6 +138,7 @@ impl Machine {
             stands: Stands::InKernel,
             error_code: false,
             debugging: Debugging::default(),
+            unattended: false,
             bias: 0,
             stopwatch: Stopwatch::start(),
             bits,
@@ -218,6 +226,7 @@ impl Machine {
             stands: _,     // decides how the next entry is made
             error_code: _, // as `stands`, set at every exception
             debugging: _,  // constant
+            unattended: _, // false at every run
             bias: _,       // constant
             stopwatch: _,  // started at every run
             bits,          // constant
@@ -274,6 +283,7 @@ impl Machine {
         if self.look_in.is_zero() {
             self.look_at_memory()?;
         }
+        self.unattended = false;
         self.arm(deadline);
         self.stopwatch = Stopwatch::start();
         let result = self.run_armed(deadline, calls);
@@ -317,7 +327,12 @@ impl Machine {
                 deadline = Instant::now() + left;
                 self.arm(deadline);
             }
-            match self.turn(deadline, calls) {
+            let turn = self.turn(deadline, calls);
+            if self.stands == Stands::InUserMode && self.regs.rflags & TRAP_FLAG != 0 {
+                self.stands = Stands::Nowhere;
+                return Err(Fault::Machine("a hypercall in single steps".into()));
+            }
+            match turn {
                 Ok(Turn::Answered | Turn::Interrupted) => {}
                 Ok(Turn::Break) => stop = Some("breakpoint"),
                 Ok(Turn::Ended(exit)) => return Ok(exit),

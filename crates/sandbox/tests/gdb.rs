@@ -352,6 +352,53 @@ fn a_program_goes_on_when_nobody_comes_and_when_the_port_is_taken() {
 }
 
 #[test]
+fn a_run_to_which_nobody_came_once_waits_for_nobody_again() {
+    let _alone = alone();
+    let text = r#"
+#include "kvm_api.h"
+static void on_get(const char *url, const char *arg)
+{
+	for (int i = 0; i < 100; i++)
+		sys_breakpoint();
+	backend_response_str(200, "text/plain", "done");
+}
+int main(void) { set_backend_get(on_get); wait_for_requests(); }
+"#;
+    let file = guests::compile_text("breaks", text, guests::Compiler::Gcc, &["-Wno-unused"]);
+    let debugging = Debugging {
+        at_breakpoints: true,
+        wait: Duration::from_millis(10),
+        ..debugging()
+    };
+    let mut guest = boot(&file, debugging).fork();
+    for runs in 1..3 {
+        assert_eq!(guest.ask("/", "").unwrap(), "done");
+        let waits = |line: &&String| line.contains("waits 10ms for gdb");
+        assert_eq!(guest.recorder.notices.iter().filter(waits).count(), runs);
+    }
+}
+
+#[test]
+fn a_packet_without_an_end_ends_the_session() {
+    let _alone = alone();
+    let debugging = Debugging {
+        at_breakpoints: true,
+        ..debugging()
+    };
+    let program = boot(&program(), debugging);
+    let mut guest = program.fork();
+    let asked = std::thread::scope(|scope| {
+        let asked = scope.spawn(move || guest.ask("/break", ""));
+        let mut stream = connect(debugging.port);
+        stream.write_all(b"$").unwrap();
+        // Nobody reads what comes behind the longest packet.
+        while stream.write_all(&[b'a'; 4096]).is_ok() {}
+        asked.join().unwrap()
+    });
+    assert_eq!(asked.unwrap(), "5 45 7");
+}
+
+#[test]
 fn one_session_at_a_time_others_go_on() {
     let _alone = alone();
     let file = program();

@@ -26,6 +26,7 @@ use crate::{Fault, GuestVirt, Hypercalls, Regs};
 const INT3: u8 = 0xcc;
 const DEBUG_EXCEPTION: u8 = 1;
 const BREAKPOINT: u8 = 3;
+const MOST_BREAKPOINTS: usize = 1024;
 
 /// A guest under a debugger.
 pub(super) struct Debuggee<'a> {
@@ -277,6 +278,9 @@ impl SwBreakpoint for Debuggee<'_> {
             return Ok(true);
         }
         let (place, mut old) = (GuestVirt::new(at), [0]);
+        if self.breakpoints.len() >= MOST_BREAKPOINTS {
+            return Ok(false);
+        }
         if !self.machine.memory.is_executable(place) || !self.read(at, &mut old) {
             return Ok(false);
         }

@@ -32,6 +32,9 @@ pub const DEFAULT_PORT: u16 = 2159;
 /// silent while the guest stands still.
 const PATIENCE: Duration = Duration::from_secs(120);
 
+/// Bytes of a packet of gdb's; it is told.
+const LONGEST_PACKET: usize = 16 << 10;
+
 static SESSION: Mutex<()> = Mutex::new(());
 
 /// When a program may be debugged.
@@ -71,6 +74,9 @@ impl Machine {
     ) -> Option<Result<Exit, Fault>> {
         self.watch.disarm();
         self.stopwatch.exit();
+        if self.unattended || self.user_regs().is_none() {
+            return None;
+        }
         let Some(_session) = SESSION.try_lock() else {
             calls.notice(&format!(
                 "{why}: goes on: another debugging session is open"
@@ -86,6 +92,7 @@ impl Machine {
         let wire = match wire {
             Ok(wire) => wire,
             Err(error) => {
+                self.unattended = true;
                 calls.notice(&format!("{why}: goes on without gdb: {error}"));
                 return None;
             }
@@ -105,7 +112,12 @@ impl Machine {
 /// Talks with gdb until it goes or the guest's call is over.
 fn serve(debuggee: &mut Debuggee<'_>, wire: Wire) -> Result<(), String> {
     let text = |error: &dyn std::fmt::Display| error.to_string();
-    let mut gdb = GdbStub::new(wire)
+    // One of gdbstub's own would grow with a packet that does not end.
+    let mut packet = vec![0; LONGEST_PACKET];
+    let mut gdb = GdbStub::builder(wire)
+        .with_packet_buffer(&mut packet)
+        .build()
+        .map_err(|error| text(&error))?
         .run_state_machine(debuggee)
         .map_err(|error| text(&error))?;
     loop {

@@ -1,6 +1,7 @@
 //! poll(2) and select(2). Whether a descriptor is ready depends on this VM alone, so it cannot
 //! change during the call: either something is ready now, or the time-out decides.
 
+use std::collections::HashMap;
 use std::time::Duration;
 
 use super::args::low_i32;
@@ -48,11 +49,23 @@ pub(super) fn readiness(table: &Descriptors, kind: &Kind) -> u32 {
     }
 }
 
-fn ready_events(table: &Descriptors, fd: i32, wanted: u32) -> u32 {
-    let Ok(opened) = table.get(fd) else {
+/// What a call has found about open files: one behind a thousand descriptors is looked at once.
+#[derive(Default)]
+struct Looked(HashMap<usize, u32>);
+
+impl Looked {
+    fn readiness(&mut self, table: &Descriptors, fd: i32) -> Result<u32, Errno> {
+        let identity = table.identity(fd)?;
+        let kind = &table.get(fd)?.kind;
+        let look = || readiness(table, kind);
+        Ok(*self.0.entry(identity).or_insert_with(look))
+    }
+}
+
+fn ready_events(table: &Descriptors, looked: &mut Looked, fd: i32, wanted: u32) -> u32 {
+    let Ok(ready) = looked.readiness(table, fd) else {
         return NVAL;
     };
-    let ready = readiness(table, &opened.kind);
     let normal = when(ready & IN != 0, READ_NORMAL) | when(ready & OUT != 0, WRITE_NORMAL);
     (ready | normal) & (wanted | ERR | HUP)
 }
@@ -91,6 +104,7 @@ fn poll_for(call: &mut Call<'_>, timeout: Option<Duration>) -> Answer {
         .memory
         .read_bytes(at, count * 8, MAX_DESCRIPTORS * ENTRY)?;
     let table = call.process.files();
+    let mut looked = Looked::default();
     let mut ready = 0;
     for entry in entries.chunks_exact_mut(ENTRY) {
         let [a, b, c, d, e, f, revents @ ..] = entry else {
@@ -101,7 +115,7 @@ fn poll_for(call: &mut Call<'_>, timeout: Option<Duration>) -> Answer {
         let events = if fd < 0 {
             0
         } else {
-            ready_events(table, fd, wanted)
+            ready_events(table, &mut looked, fd, wanted)
         };
         ready += u64::from(events != 0);
         let [low, high, ..] = events.to_le_bytes();
@@ -142,6 +156,7 @@ fn select_for(call: &mut Call<'_>, timeout: Option<Duration>) -> Answer {
         return refuse(libc::EINVAL);
     }
     let len = count.div_ceil(64) * 8;
+    let mut looked = Looked::default();
     let mut ready = 0;
     let mut results = [const { Vec::new() }; 3];
     let interest = [IN | HUP | ERR, OUT | ERR, 0];
@@ -165,8 +180,7 @@ fn select_for(call: &mut Call<'_>, timeout: Option<Duration>) -> Answer {
                 continue;
             }
             let fd = i32::try_from(fd).map_err(|_| Errno(libc::EINVAL))?;
-            let table = call.process.files();
-            if readiness(table, &table.get(fd)?.kind) & mask == 0 {
+            if looked.readiness(call.process.files(), fd)? & mask == 0 {
                 *byte &= !bit;
             } else {
                 ready += 1;
@@ -183,4 +197,22 @@ fn select_for(call: &mut Call<'_>, timeout: Option<Duration>) -> Answer {
         }
     }
     Ok(ready)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_open_file_behind_many_descriptors_is_looked_at_once() {
+        let mut table = Descriptors::standard();
+        let set = table.insert(Kind::Epoll(Vec::new()), false, false).unwrap();
+        let mut looked = Looked::default();
+        for to in 100..1000 {
+            table.duplicate_to(set, to, false).unwrap();
+            assert_eq!(looked.readiness(&table, to), Ok(0));
+        }
+        assert_eq!(looked.0.len(), 1);
+        assert_eq!(looked.readiness(&table, 50), Err(Errno(libc::EBADF)));
+    }
 }

@@ -19,6 +19,7 @@ pub(crate) const MIB: u64 = 1 << 20;
 pub(crate) struct Recorder {
     pub(crate) entries: [u64; 13],
     pub(crate) printed: Vec<u8>,
+    pub(crate) notices: Vec<String>,
 }
 
 impl Hypercalls for Recorder {
@@ -41,6 +42,10 @@ impl Hypercalls for Recorder {
 
     fn output(&mut self, _stream: u8, text: &[u8]) {
         self.printed.extend_from_slice(text);
+    }
+
+    fn notice(&mut self, text: &str) {
+        self.notices.push(text.to_owned());
     }
 }
 
@@ -96,7 +101,9 @@ impl Program {
                 String::from_utf8_lossy(&recorder.printed)
             ),
         }
-        let Recorder { entries, printed } = recorder;
+        let Recorder {
+            entries, printed, ..
+        } = recorder;
         Ok(Self {
             image: main.freeze()?,
             entries,
