@@ -160,7 +160,7 @@ impl Slot {
         *state = State::Ready;
         counters.resets.add(1);
         counters.resets_full.add(u64::from(wiped.full));
-        let memory = wiped.pages.saturating_mul(sandbox::PAGE_SIZE);
+        let memory = wiped.held.saturating_mul(sandbox::PAGE_SIZE);
         counters.memory.set(if wiped.full { 0 } else { memory });
         counters.memory_highest.raise(memory);
         counters.reset_time.add_time(begun.elapsed());

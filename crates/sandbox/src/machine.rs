@@ -3,6 +3,7 @@
 //! Where the CPU stands when it stops decides how it is entered next: after a hypercall it is in
 //! user mode and general registers are enough; anywhere else the next entry starts over at CPL 0.
 
+mod stance;
 mod stopwatch;
 mod turn;
 
@@ -19,7 +20,7 @@ use crate::memory::{DirtyBits, Memory, Wiped};
 use crate::{Fault, Hypercalls, Regs};
 use stopwatch::Stopwatch;
 
-/// With it a program gets no further than the next instruction. Right behind a load of SS that
+/// One instruction, then #DB: with it a program of its own gets no further. Right behind a load of SS that
 /// instruction can be an OUT, whose exit then leaves a debug exception pending that no KVM call takes
 /// away and with which VT-x refuses the next entry (Intel SDM volume 3, 27.3.1.5).
 const TRAP_FLAG: u64 = 1 << 8;
@@ -77,6 +78,9 @@ pub(crate) struct Machine {
     /// The exception that the CPU stands at has left an error code on the kernel stack.
     pub(crate) error_code: bool,
     pub(crate) debugging: Debugging,
+    /// The entry stub has to reload CR3, and the guest was not seen behind it yet: an entry that is cut
+    /// off before does not count.
+    pub(crate) reload: bool,
     /// No debugger came when this run stopped for one: it stops no more.
     pub(crate) unattended: bool,
     /// How far from its file's addresses the program lies.
@@ -138,6 +142,7 @@ impl Machine {
             stands: Stands::InKernel,
             error_code: false,
             debugging: Debugging::default(),
+            reload: false,
             unattended: false,
             bias: 0,
             stopwatch: Stopwatch::start(),
@@ -226,6 +231,7 @@ impl Machine {
             stands: _,     // decides how the next entry is made
             error_code: _, // as `stands`, set at every exception
             debugging: _,  // constant
+            reload,        // due until it is done
             unattended: _, // false at every run
             bias: _,       // constant
             stopwatch: _,  // started at every run
@@ -236,6 +242,7 @@ impl Machine {
         let wiped = memory.reset(*bits, keep_pages)?;
         counters.resets += 1;
         counters.dirty_pages += wiped.pages;
+        *reload |= wiped.reload;
         *look_in = time_to_write(memory.limit(), *bits);
         if wiped.full {
             counters.full_resets += 1;

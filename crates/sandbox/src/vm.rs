@@ -20,8 +20,6 @@ pub struct Vm {
     image: Arc<Image>,
     /// The next free byte of the request area.
     area_next: u64,
-    /// The guest must reload CR3 at its next entry.
-    reload: bool,
 }
 
 impl Vm {
@@ -50,7 +48,6 @@ impl Vm {
             frame: Frame::new(&image.host),
             area_next: image.frozen.request_area().start,
             image,
-            reload: false,
         })
     }
 
@@ -162,8 +159,8 @@ impl Vm {
 
     fn enter(&mut self, target: u64, regs: &Regs) {
         let bases = self.image.bases;
-        self.frame.prepare(target, bases.fs, bases.gs, self.reload);
-        self.reload = false;
+        let reload = self.machine.reload;
+        self.frame.prepare(target, bases.fs, bases.gs, reload);
         self.machine.enter(regs, &self.frame);
     }
 
@@ -219,7 +216,6 @@ impl Vm {
             frame: _,
             image,
             area_next,
-            reload,
         } = self;
         if !machine.is_sound() {
             return Err(HostError::Broken(
@@ -228,7 +224,6 @@ impl Vm {
         }
         let wiped = machine.reset(&image.process, image.keep_pages())?;
         *area_next = image.frozen.request_area().start;
-        *reload |= wiped.reload;
         Ok(wiped)
     }
 

@@ -8,6 +8,8 @@
 
 mod common;
 
+use std::time::Instant;
+
 use common::{Program, soon};
 use sandbox::{Exit, Fault};
 
@@ -129,4 +131,42 @@ fn a_paused_program_goes_on_from_the_same_point_every_time() {
         guest.vm.reset().unwrap();
         assert_eq!(guest.vm.differences(), []);
     }
+}
+
+#[test]
+fn a_reload_that_a_reset_owes_is_made_up_for_where_the_entry_was_cut_off() {
+    let text = r#"
+#include "kvm_api.h"
+static int entered;
+static void on_get(const char *url, const char *arg)
+{
+	char text[40];
+	entered++;
+	const int len = sprintf(text, "%d %ld", entered, *(volatile long *)0x19038);
+	backend_response(200, "text/plain", 10, text, len);
+}
+int main(void) { set_backend_get(on_get); wait_for_requests(); }
+"#;
+    let file = guests::compile_text("cut_off", text, guests::Compiler::Gcc, &["-Wno-unused"]);
+    let mut config = common::config("cut_off");
+    // Every reset is a full one, which owes a reload on both kinds of host.
+    config.request.keep = 0;
+    let program = Program::boot_file(&std::fs::read(file).unwrap(), &config).unwrap();
+    let mut guest = program.fork();
+    let mut cut_off = 0;
+    for _ in 0..100 {
+        guest.vm.reset().unwrap();
+        let before = guest.vm.counters();
+        let end = guest.ask_until("/", "", Instant::now());
+        let after = guest.vm.counters();
+        let runs = after.kvm_runs - before.kvm_runs;
+        let interruptions = after.interruptions - before.interruptions;
+        let (_, answer) = guest.ask_until("/", "", soon()).unwrap();
+        // Where it had come out by itself it was behind the reload.
+        if end == Err(Fault::TimedOut) && (runs, interruptions) == (1, 1) {
+            assert_eq!(String::from_utf8(answer).unwrap(), "1 1");
+            cut_off += 1;
+        }
+    }
+    assert_ne!(cut_off, 0, "no entry was cut off before its first exit");
 }

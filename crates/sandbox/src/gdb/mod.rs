@@ -12,7 +12,6 @@
 
 mod debuggee;
 mod registers;
-mod stance;
 mod wire;
 
 use std::time::Duration;

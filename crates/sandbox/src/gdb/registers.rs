@@ -7,8 +7,6 @@ use tinykvm_sys::abi;
 
 /// The flags that a program itself may change: status flags and direction.
 const USER_FLAGS: u64 = 0xcd5;
-/// One instruction, then #DB.
-pub(super) const TRAP_FLAG: u64 = 0x100;
 /// Where SSE registers and MXCSR are in XSAVE's standard format, and the x87 registers.
 const XMM: usize = 160;
 const MXCSR: usize = 24;

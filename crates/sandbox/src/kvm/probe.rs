@@ -35,11 +35,7 @@ pub(super) fn probe(host: &Arc<Host>) -> Result<Facts, HostError> {
         return Err(HostError::Missing("dirty bits in page tables"));
     }
     let mut shared_tsc = probe.shares_tsc()?;
-    let dirty_bits = if probe.memory.take_dirty_bit(DATA) {
-        DirtyBits::Fresh
-    } else {
-        DirtyBits::Sticky
-    };
+    let dirty_bits = probe.dirty_bits()?;
     let syscall_faults = probe.syscall_faults;
     host.set_tsc_khz(probe.vcpu.tsc_khz().unwrap_or(0).into());
     if !shared_tsc {
@@ -125,6 +121,18 @@ impl Probe {
                 other => return Err(HostError::Broken(format!("{other:?} while probing"))),
             }
         }
+    }
+
+    /// Whether a dirty bit that was cleared is set by the next write, each time: a host that keeps its
+    /// own translations may forget one of them just then.
+    fn dirty_bits(&mut self) -> Result<DirtyBits, HostError> {
+        for _ in 0..ROUNDS {
+            self.run()?;
+            if !self.memory.take_dirty_bit(DATA) {
+                return Ok(DirtyBits::Sticky);
+            }
+        }
+        Ok(DirtyBits::Fresh)
     }
 
     /// Whether the guest's TSC was the host's during one more run.

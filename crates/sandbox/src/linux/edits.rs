@@ -8,6 +8,7 @@ use super::args::{low_i32, low_u32, read_words, signed};
 use super::fds::Kind;
 use super::open::{self, Target};
 use super::paths::{Use, open_host};
+use super::status::Status;
 use super::{Answer, Call, Errno, Stop, limits, refuse, status};
 use crate::address::GuestVirt;
 
@@ -126,18 +127,22 @@ pub(super) fn renameat2(call: &mut Call<'_>) -> Answer {
     )
 }
 
-/// A link with `..` in it that the operator keeps leads elsewhere from another folder: links stay where
-/// they are, and folders, which may have some inside, keep their parent.
-fn may_move(from: &Place, to: &Place) -> Result<(), Errno> {
+/// What has this name, links not followed.
+fn status_at(at: &Place) -> Result<Status, Errno> {
     let flags = libc::O_PATH | libc::O_NOFOLLOW | libc::O_CLOEXEC;
     // SAFETY: an open descriptor and a C string.
-    let fd = unsafe { libc::openat(from.parent.as_raw_fd(), from.name.as_ptr(), flags) };
+    let fd = unsafe { libc::openat(at.parent.as_raw_fd(), at.name.as_ptr(), flags) };
     if fd < 0 {
         return Err(Errno::last());
     }
     // SAFETY: a fresh descriptor that nobody else owns.
-    let moved = status::of_host(&unsafe { OwnedFd::from_raw_fd(fd) })?;
-    match moved.mode & libc::S_IFMT {
+    status::of_host(&unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// A link with `..` in it that the operator keeps leads elsewhere from another folder: links stay where
+/// they are, and folders, which may have some inside, keep their parent.
+fn may_move(from: &Place, to: &Place) -> Result<(), Errno> {
+    match status_at(from)?.mode & libc::S_IFMT {
         libc::S_IFLNK => Err(Errno(libc::EPERM)),
         libc::S_IFDIR => {
             let place = |at: &Place| status::of_host(&at.parent).map(|at| (at.dev, at.ino));
@@ -151,12 +156,25 @@ fn may_move(from: &Place, to: &Place) -> Result<(), Errno> {
     }
 }
 
+/// Links stay, also where the operator allows one by itself: it may be in a folder of others.
+fn may_be_replaced(at: &Place) -> Result<(), Errno> {
+    match status_at(at) {
+        Ok(status) if status.mode & libc::S_IFMT == libc::S_IFLNK => Err(Errno(libc::EPERM)),
+        Err(error) if error != Errno(libc::ENOENT) => Err(error),
+        _ => Ok(()),
+    }
+}
+
 fn move_file(call: &Call<'_>, from: (i32, u64), to: (i32, u64), flags: u32) -> Answer {
+    let exchange = flags & libc::RENAME_EXCHANGE != 0;
+    let use_of_to = if exchange { Use::Remove } else { Use::Write };
     let from = place(call, from.0, from.1, Use::Remove)?;
-    let to = place(call, to.0, to.1, Use::Write)?;
+    let to = place(call, to.0, to.1, use_of_to)?;
     may_move(&from, &to)?;
-    if flags & libc::RENAME_EXCHANGE != 0 {
+    if exchange {
         may_move(&to, &from)?;
+    } else {
+        may_be_replaced(&to)?;
     }
     let (from_dir, to_dir) = (from.parent.as_raw_fd(), to.parent.as_raw_fd());
     // SAFETY: open descriptors and C strings.

@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use super::{Exit, Machine, Stands, Turn, broken};
-use crate::address::GuestPhys;
+use crate::address::{GuestPhys, GuestVirt};
 use crate::kvm::Event;
 use crate::layout;
 use crate::linux::{self, FsBase, Outcome};
@@ -26,6 +26,9 @@ impl Machine {
         let event = self.vcpu.run();
         self.regs = self.vcpu.regs();
         self.error_code = false;
+        if !matches!(event, Event::Interrupted | Event::Broken(_)) {
+            self.reload = false;
+        }
         let turn = self.answer(event, deadline, calls);
         if self.memory.was_refused() {
             let (used, limit) = (self.memory.used_bytes(), self.memory.limit());
@@ -61,6 +64,9 @@ impl Machine {
             Event::Exception(vector) => {
                 self.stands = Stands::InKernel;
                 self.counters.exceptions += 1;
+                if vector == PAGE_FAULT && self.goes_on_behind_stale_rights() {
+                    return Ok(Turn::Answered);
+                }
                 Err(self.exception(vector))
             }
             Event::Interrupted => {
@@ -181,6 +187,21 @@ impl Machine {
         special.fs.base = bases.fs;
         special.gs.base = bases.gs;
         self.vcpu.set_special(&special).map_err(broken)
+    }
+
+    /// A page fault for want of rights that the page has: an edit gave them, and the CPU still had the
+    /// old ones, which the fault made it forget (Intel SDM volume 3, 4.10.4.3). The program tries again.
+    fn goes_on_behind_stale_rights(&mut self) -> bool {
+        self.error_code = true;
+        let (Some(user), Ok(special)) = (self.user_regs(), self.vcpu.special()) else {
+            return false;
+        };
+        let code = self.memory.system_word(GuestPhys::new(self.regs.rsp));
+        let grants = self.memory.grants(GuestVirt::new(special.cr2), code);
+        if grants {
+            self.resume_user(&user, false);
+        }
+        grants
     }
 
     /// Reads what the CPU pushed for an exception.

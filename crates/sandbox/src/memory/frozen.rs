@@ -17,6 +17,7 @@ use std::os::fd::AsRawFd;
 use std::sync::Arc;
 
 use super::backing::{Backing, Shared};
+use super::held::Held;
 use super::paging::{self, NO_EXECUTE, OWNED, Outline, PRESENT, USER, WRITE};
 use super::regions::shared_entry;
 use super::room::Room;
@@ -215,6 +216,7 @@ impl Frozen {
                 frozen: Arc::clone(self),
                 edits: Vec::new(),
                 dirty: Vec::with_capacity(64),
+                held: Held::none_of(self.len),
                 full_reset_due: false,
                 burden: super::Burden::default(),
             },

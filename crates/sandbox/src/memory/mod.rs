@@ -20,6 +20,7 @@ mod backing;
 mod edits;
 mod frames;
 mod frozen;
+mod held;
 mod lending;
 mod paging;
 mod regions;
@@ -47,6 +48,7 @@ use crate::address::{GuestPhys, GuestVirt, PAGE_SIZE};
 use backing::{Backing, Shared};
 use edits::Edit;
 use frames::Frames;
+use held::Held;
 use room::Room;
 use space::Space;
 
@@ -194,6 +196,7 @@ enum Role {
         frozen: Arc<Frozen>,
         edits: Vec<Edit>,
         dirty: Vec<u32>,
+        held: Held,
         /// Page tables were added, or KVM did not forget a translation.
         full_reset_due: bool,
         burden: Burden,
@@ -334,6 +337,11 @@ impl Memory {
     /// Whether user mode may fetch instructions at `at`.
     pub fn is_executable(&self, at: GuestVirt) -> bool {
         paging::is_executable(&self.backing, at)
+    }
+
+    /// Whether the program may do what a page fault with this error code was about.
+    pub(crate) fn grants(&self, at: GuestVirt, code: u64) -> bool {
+        paging::grants(&self.backing, at, code)
     }
 
     /// Whether the page at `at` was written; takes the dirty bit away. For the probe.

@@ -147,6 +147,18 @@ pub(crate) fn is_executable(memory: &Backing, va: GuestVirt) -> bool {
         .is_some_and(|at| memory.word(at) & (PRESENT | USER | NO_EXECUTE) == PRESENT | USER)
 }
 
+/// Whether the entry for `va` allows what a page fault with this error code was about (Intel SDM volume
+/// 3, 4.7): an access of user mode to a page that is there.
+pub(crate) fn grants(memory: &Backing, va: GuestVirt, code: u64) -> bool {
+    const FETCH: u64 = 1 << 4;
+    let rights_of_user = PRESENT | USER;
+    if code & !(WRITE | FETCH) != rights_of_user {
+        return false;
+    }
+    let fetched = code & FETCH == 0 || is_executable(memory, va);
+    fetched && entry_for(memory, va, code & WRITE != 0).is_ok()
+}
+
 /// Sets the dirty bit of the leaf at `at`, and the accessed bits on the way to it. Only for pages that
 /// may be written: a reset looks for no others (`edits::mark_written`).
 pub(super) fn mark_dirty(memory: &Backing, va: GuestVirt, at: GuestPhys, entry: u64) {

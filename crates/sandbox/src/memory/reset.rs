@@ -29,6 +29,8 @@ pub struct Wiped {
     pub pages: u64,
     /// Those of them that go on counting as dirty, on hosts where dirty bits stay.
     pub still_dirty: u64,
+    /// Pages that the VM had of its own, dirty ones and those of earlier requests.
+    pub held: u64,
     /// Everything private was dropped instead of copied back.
     pub full: bool,
     /// Page-table bits were cleared: the guest must reload CR3 before it runs.
@@ -107,12 +109,15 @@ impl Memory {
     /// Whether a reset is a matter of copying few pages.
     pub(crate) fn is_quickly_reset(&self, keep_pages: u64) -> bool {
         const FEW: u64 = 64;
-        let unchanged = self.role.outline().is_some();
-        unchanged && self.dirty_bytes() <= keep_pages.min(FEW) * PAGE_SIZE
+        let (Some(_), Role::Request { held, .. }) = (self.role.outline(), &self.role) else {
+            return false;
+        };
+        let pages = self.dirty_bytes() / PAGE_SIZE;
+        pages <= FEW && held.count() + pages <= self.room.most_held(keep_pages)
     }
 
-    /// Undoes everything since the fork or the last reset. More than `keep_pages` dirty pages are
-    /// given back to the host instead of being kept for the next request.
+    /// Undoes everything since the fork or the last reset. Pages of the VM's own stay for the next
+    /// request; more than `keep_pages` of them, or than one request may write, are given back to the host.
     pub(crate) fn reset(&mut self, bits: DirtyBits, keep_pages: u64) -> io::Result<Wiped> {
         let Self {
             backing,
@@ -125,6 +130,7 @@ impl Memory {
             frozen,
             edits,
             dirty,
+            held,
             full_reset_due,
             burden,
         } = role
@@ -148,9 +154,15 @@ impl Memory {
                 dirty.extend(u32::try_from(frame.raw() / PAGE_SIZE));
             }
         });
+        for &page in dirty.iter() {
+            held.add(page);
+        }
         let pages = dirty.len() as u64;
+        let too_many = held.count() > room.most_held(keep_pages);
         let due = bits == DirtyBits::Sticky && burden.is_due(pages);
-        if *full_reset_due || pages > keep_pages || due {
+        let held_now = held.count();
+        if *full_reset_due || too_many || due {
+            held.clear();
             edits.clear();
             *burden = Burden::default();
             *full_reset_due = false;
@@ -158,6 +170,7 @@ impl Memory {
             backing.drop_private(GuestPhys::new(0), own)?;
             return Ok(Wiped {
                 pages,
+                held: held_now,
                 full: true,
                 reload: true,
                 ..Wiped::default()
@@ -201,6 +214,7 @@ impl Memory {
         self.room.renew(still_dirty * PAGE_SIZE);
         Ok(Wiped {
             pages,
+            held: held_now,
             still_dirty,
             full: false,
             // Whether or not a page was dirty: the walk cleared accessed bits too.

@@ -46,6 +46,11 @@ impl Room {
         *self = Self::new(self.limit, inherited);
     }
 
+    /// Pages of its own that a VM may have between two requests, if it is to keep `keep_pages`.
+    pub(super) fn most_held(&self, keep_pages: u64) -> u64 {
+        keep_pages.min(self.limit / PAGE_SIZE)
+    }
+
     /// So much is used. Half of what is left may be written without another look: the program writes too.
     fn seen(&self, used: u64) {
         let left = self.limit.saturating_sub(used) / PAGE_SIZE;

@@ -51,6 +51,28 @@ fn reset(memory: &mut Memory, bits: DirtyBits) -> Wiped {
 }
 
 #[test]
+fn only_a_fault_of_the_program_that_the_tables_do_not_explain_is_tried_again() {
+    const READ: u64 = 5;
+    const WRITE: u64 = 7;
+    const FETCH: u64 = 0x15;
+    let mut memory = main_memory();
+    let at = memory.map(Place::Anywhere, 4096, Protection::READ).unwrap();
+    let granted = |memory: &Memory| [READ, WRITE, FETCH].map(|code| memory.grants(at, code));
+    assert_eq!(granted(&memory), [true, false, false]);
+    memory.protect(at, 4096, Protection::READ_WRITE).unwrap();
+    assert_eq!(granted(&memory), [true, true, false]);
+    memory.protect(at, 4096, Protection::READ_EXECUTE).unwrap();
+    assert_eq!(granted(&memory), [true, false, true]);
+    // Of the in-guest kernel, for want of the page, reserved bits, protection keys, shadow stacks.
+    for code in [1, 3, 4, 6, 0xd, 0x25, 0x45] {
+        assert!(!memory.grants(at, code), "{code:#x}");
+    }
+    memory.protect(at, 4096, Protection::NONE).unwrap();
+    assert_eq!(granted(&memory), [false; 3]);
+    assert!(!memory.grants(GuestVirt::new(u64::MAX), READ));
+}
+
+#[test]
 fn mapped_memory_is_zero_and_keeps_what_is_written() {
     let mut memory = main_memory();
     let at = memory

@@ -110,6 +110,22 @@ fn links_of_the_operator_lead_where_he_made_them_lead() {
 }
 
 #[test]
+fn a_link_that_is_an_allowed_path_itself_is_not_replaced() {
+    let directory = Directory::new();
+    let at = |path: &str| directory.0.join(path);
+    std::fs::create_dir(at("release")).unwrap();
+    directory.file("release/file", b"");
+    std::os::unix::fs::symlink("release", at("current")).unwrap();
+    let mut guest = Guest::in_directory(&at("current"), true);
+    let file = guest.put(DATA, b"/data/file\0");
+    let root = guest.put(DATA + 0x1000, b"/data\0");
+    let rename = libc::SYS_rename;
+    assert_eq!(guest.errno(rename, &[file, root]), libc::EPERM);
+    assert!(at("current").is_symlink());
+    assert!(at("release/file").exists());
+}
+
+#[test]
 fn main_and_storage_vms_write_below_writable_paths_only() {
     let directory = Directory::new();
     let mut guest = Guest::in_directory(&directory.0, true);

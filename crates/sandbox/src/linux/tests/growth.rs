@@ -158,8 +158,17 @@ fn a_file_that_is_allowed_by_itself_cannot_be_removed_to_fill_another() {
     for (from, to) in [(state_name, other_name), (state_name, new), (data, new)] {
         assert_eq!(guest.errno(libc::SYS_rename, &[from, to]), libc::EPERM);
     }
-    // A new content may take its place.
+    // A new content may take its place, but not change places with it.
     folder.file("new", b"");
+    let here = super::super::args::flags(libc::AT_FDCWD);
+    let exchange = [
+        here,
+        new,
+        here,
+        state_name,
+        u64::from(libc::RENAME_EXCHANGE),
+    ];
+    assert_eq!(guest.errno(libc::SYS_renameat2, &exchange), libc::EPERM);
     guest.ok(libc::SYS_rename, &[new, state_name]);
     assert_eq!(len(&state), 0);
 }

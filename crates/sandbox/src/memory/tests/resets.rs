@@ -252,6 +252,60 @@ fn requests_that_always_write_much_keep_their_pages() {
     assert_eq!(memory.differences(), []);
 }
 
+/// Memory of the process that this VM has for itself alone.
+fn private_bytes(memory: &Memory) -> u64 {
+    let begin = memory.backing.host_address();
+    let end = begin + memory.backing.shared_from();
+    let maps = std::fs::read_to_string("/proc/self/smaps").unwrap();
+    let (mut inside, mut bytes) = (false, 0);
+    for line in maps.lines() {
+        let mut words = line.split_whitespace();
+        let first = words.next().unwrap();
+        if let Some((from, _)) = first.split_once('-') {
+            inside = u64::from_str_radix(from, 16).is_ok_and(|at| begin <= at && at < end);
+        } else if inside && first == "Anonymous:" {
+            bytes += words.next().unwrap().parse::<u64>().unwrap() << 10;
+        }
+    }
+    bytes
+}
+
+#[test]
+fn requests_that_write_different_pages_leave_a_vm_no_more_than_one_may_write() {
+    const LIMIT: u64 = 2 * MIB;
+    const SLACK: u64 = 256 << 10;
+    let mut main = main_memory();
+    let at = main
+        .map(Place::Anywhere, 16 * MIB, Protection::READ_WRITE)
+        .unwrap();
+    for page in 0..16 * 256 {
+        main.write(add(at, page * 4096), &[1; 4096]).unwrap();
+    }
+    let image = Arc::new(main.freeze(8 * MIB).unwrap());
+    for bits in [DirtyBits::Fresh, DirtyBits::Sticky] {
+        for keep in [MIB + MIB / 2, u64::MAX] {
+            let mut memory = image.fork().unwrap();
+            memory.set_limit(LIMIT);
+            let mut full = 0;
+            for request in 0..16 {
+                // Not from one large buffer, which may lie beside the VM's memory and count with it.
+                for page in 0..256 {
+                    let page = add(at, request * MIB + page * 4096);
+                    memory.write(page, &[2; 4096]).unwrap();
+                }
+                let wiped = memory.reset(bits, keep / 4096).unwrap();
+                full += u32::from(wiped.full);
+                let held = private_bytes(&memory);
+                let most = LIMIT.min(keep) + SLACK;
+                assert!(held <= most, "{bits:?} {keep}: {held} after {request}");
+            }
+            assert_eq!(memory.differences(), []);
+            let expected = if keep == u64::MAX { 5 } else { 8 };
+            assert_eq!(full, expected, "{bits:?} {keep}");
+        }
+    }
+}
+
 #[test]
 fn zeroing_what_nobody_has_touched_takes_no_memory() {
     let mut main = main_memory();

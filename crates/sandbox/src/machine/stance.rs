@@ -5,17 +5,15 @@
 //! that has stopped for an exception or a system call is in the in-guest kernel, with the program's
 //! registers but for five, which are in the frame on the kernel stack.
 
+use super::{Machine, Stands, TRAP_FLAG};
 use crate::address::{GuestPhys, PAGE_SIZE};
 use crate::kvm::write_return_frame;
-use crate::machine::{Machine, Stands};
 use crate::{Regs, layout};
 use tinykvm_sys::abi;
 
-use super::registers::TRAP_FLAG;
-
 impl Machine {
     /// The program's registers; nothing where the in-guest kernel is at work.
-    pub(super) fn user_regs(&self) -> Option<Regs> {
+    pub(crate) fn user_regs(&self) -> Option<Regs> {
         let mut regs = self.regs;
         if self.stands == Stands::Nowhere {
             return None;
@@ -41,7 +39,7 @@ impl Machine {
 
     /// Makes the next run go on in the program with these registers, for one instruction if `step`
     /// says so.
-    pub(super) fn resume_user(&mut self, user: &Regs, step: bool) {
+    pub(crate) fn resume_user(&mut self, user: &Regs, step: bool) {
         let rflags = user.rflags | if step { TRAP_FLAG } else { 0 };
         if self.is_in_kernel() {
             let frame = write_return_frame(&self.memory, user.rip, rflags, user.rsp);
