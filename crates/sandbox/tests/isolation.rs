@@ -153,6 +153,7 @@ int main(void) { set_backend_get(on_get); wait_for_requests(); }
     config.request.keep = 0;
     let program = Program::boot_file(&std::fs::read(file).unwrap(), &config).unwrap();
     let mut guest = program.fork();
+    guest.ask_until("/", "", soon()).unwrap();
     let mut cut_off = 0;
     for _ in 0..100 {
         guest.vm.reset().unwrap();
