@@ -137,8 +137,14 @@ fn generate(varnish: &Varnish, out: &Path) -> Result<(), String> {
     };
     // Older ones do not know where a function may be called from: then only we check that.
     let restricts = read(&varnish.vmodtool)?.contains("Restrict");
+    let refreshes = varnish
+        .includes
+        .iter()
+        .filter_map(|dir| fs::read_to_string(dir.join("vcl.h")).ok())
+        .any(|header| header.contains("VCL_MET_BACKEND_REFRESH"));
     // For tests/vtc.rs.
     println!("cargo::rustc-env=VARNISH_RESTRICTS={}", u8::from(restricts));
+    println!("cargo::rustc-env=VARNISH_REFRESHES={}", u8::from(refreshes));
     let text: String = read(Path::new(interface))?
         .split_inclusive('\n')
         .filter(|line| restricts || !line.starts_with("$Restrict "))

@@ -147,6 +147,23 @@ impl<'a> Messages<'a> {
         })
     }
 
+    fn write_for_guest(
+        &mut self,
+        side: Side,
+        field: &[u8],
+        replace: Option<usize>,
+    ) -> Result<u32, FieldError> {
+        if self.is_out_of_bounds(side, field) {
+            return Ok(0);
+        }
+        if side == Side::Response
+            && let Some(why) = asserted_on(field)
+        {
+            return Err(FieldError::Refused(why));
+        }
+        self.write(side, field, ffi::TK_GUEST, replace)
+    }
+
     /// The response's type, instead of any that is there; none if empty.
     pub(crate) fn put_content_type(&mut self, value: &[u8]) -> Result<(), FieldError> {
         const NAME: &[u8] = b"Content-Type";
@@ -183,6 +200,27 @@ impl<'a> Messages<'a> {
         let put_right = side == Side::Response && self.ctx.place() == Place::Director;
         is_depth_field(field) || (frames && !put_right)
     }
+}
+
+/// What is wrong with a field of a response that would end varnishd's child. Varnish 7.1 and 7.7 assert
+/// that a name in `Vary` has not 127 bytes, 7.1 that it knows the unit of a `Content-Range`.
+fn asserted_on(field: &[u8]) -> Option<&'static str> {
+    const LONGEST_NAME: usize = 126;
+    let (name, value) = field.split_at(name_len(field));
+    let value = value.get(1..).unwrap_or_default().trim_ascii_start();
+    if name.eq_ignore_ascii_case(b"Vary") {
+        let mut names = value.split(|byte| b", \t".contains(byte));
+        return names
+            .any(|name| name.len() > LONGEST_NAME)
+            .then_some("Vary: a name has more than 126 bytes");
+    }
+    if name.eq_ignore_ascii_case(b"Content-Range") {
+        let range = value.strip_prefix(b"bytes ");
+        let known =
+            range.is_some_and(|range| !range.starts_with(b" ") && !range.starts_with(b"\t"));
+        return (!known).then_some("Content-Range: it does not begin with \"bytes \"");
+    }
+    None
 }
 
 fn find<'a>(ctx: Context<'a>, side: Side, name: &[u8]) -> Option<&'a [u8]> {
@@ -229,17 +267,11 @@ impl Exchange for Messages<'_> {
     }
 
     fn append(&mut self, side: Side, field: &[u8]) -> Result<u32, FieldError> {
-        if self.is_out_of_bounds(side, field) {
-            return Ok(0);
-        }
-        self.write(side, field, ffi::TK_GUEST, None)
+        self.write_for_guest(side, field, None)
     }
 
     fn set(&mut self, side: Side, field: &[u8]) -> Result<u32, FieldError> {
-        if self.is_out_of_bounds(side, field) {
-            return Ok(0);
-        }
-        self.write(side, field, ffi::TK_GUEST, Some(name_len(field)))
+        self.write_for_guest(side, field, Some(name_len(field)))
     }
 
     fn unset(&mut self, side: Side, name: &[u8]) -> u32 {

@@ -8,7 +8,8 @@
 //! `${hammer}` (tests/hammer), `${free_port}` (a TCP port that nobody uses), and `${xid}`, the header that Varnish calls X-Varnish and Vinyl Cache
 //! X-Vinyl.
 //! One with a line `# needs: restrict`, or `# needs: no restrict`, is there only for a Varnish whose
-//! VCL compiler knows `$Restrict`, or for one whose does not.
+//! VCL compiler knows `$Restrict`, or for one whose does not; `# needs: refresh` is about
+//! `vcl_backend_refresh`.
 
 mod hammer;
 
@@ -55,11 +56,13 @@ fn files() -> Vec<PathBuf> {
 
 fn is_for_this_varnish(file: &Path) -> bool {
     let text = fs::read_to_string(file).unwrap_or_else(|e| panic!("{}: {e}", file.display()));
-    let other = match env!("VARNISH_RESTRICTS") {
-        "1" => "# needs: no restrict",
-        _ => "# needs: restrict",
-    };
-    !text.lines().any(|line| line == other)
+    let has = |flag: &str| flag == "1";
+    let missing = [
+        (!has(env!("VARNISH_RESTRICTS"))).then_some("# needs: restrict"),
+        has(env!("VARNISH_RESTRICTS")).then_some("# needs: no restrict"),
+        (!has(env!("VARNISH_REFRESHES"))).then_some("# needs: refresh"),
+    ];
+    !text.lines().any(|line| missing.contains(&Some(line)))
 }
 
 fn trial(file: PathBuf) -> Trial {

@@ -34,6 +34,11 @@ tk_ctx_where(VRT_CTX)
 		return (TK_IN_BACKEND_FETCH);
 	case VCL_MET_BACKEND_RESPONSE:
 		return (TK_IN_BACKEND_RESPONSE);
+#ifdef VCL_MET_BACKEND_REFRESH
+	/* From 9.0 on: a 304 is about to be merged with the object that it is about. */
+	case VCL_MET_BACKEND_REFRESH:
+		return (TK_IN_BACKEND_RESPONSE);
+#endif
 	case VCL_MET_BACKEND_ERROR:
 		return (TK_IN_BACKEND_ERROR);
 	case VCL_MET_SYNTH:
@@ -43,7 +48,8 @@ tk_ctx_where(VRT_CTX)
 	}
 	if (ctx->req != NULL)
 		return (TK_IN_CLIENT);
-	return (ctx->bo != NULL ? TK_IN_DIRECTOR : TK_IN_OTHER);
+	/* Directors are called between the subroutines. */
+	return (ctx->bo != NULL && ctx->method == 0 ? TK_IN_DIRECTOR : TK_IN_OTHER);
 }
 
 void

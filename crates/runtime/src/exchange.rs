@@ -32,6 +32,9 @@ pub enum FieldError {
     /// The workspace has no room for the text.
     #[error("no workspace left for the header")]
     NoSpace,
+    /// Varnish cannot take it.
+    #[error("a header field that Varnish cannot take: {0}")]
+    Refused(&'static str),
 }
 
 /// Whether and for how long the response may be cached.

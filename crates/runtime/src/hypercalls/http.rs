@@ -24,7 +24,9 @@ pub(super) fn stored(result: Result<u32, FieldError>) -> Result<Reply, Fault> {
         Ok(index) => Ok(Reply::Value(u64::from(index))),
         Err(FieldError::Full) => Ok(Reply::Value(u64::from(abi::TINYKVM_HTTP_FULL))),
         Err(FieldError::NoSpace) => Ok(Reply::Value(0)),
-        Err(FieldError::NotAvailable) => Err(Fault::Misuse(FieldError::NotAvailable.to_string())),
+        Err(error @ (FieldError::NotAvailable | FieldError::Refused(_))) => {
+            Err(Fault::Misuse(error.to_string()))
+        }
     }
 }
 

@@ -384,7 +384,9 @@ pub(super) fn copyto(scene: &mut Scene<'_>, vm: &mut VmCall<'_>) -> Result<Reply
         match exchange.append(to, &field) {
             Ok(_) => copied += 1,
             Err(FieldError::Full | FieldError::NoSpace) => break,
-            Err(error @ FieldError::NotAvailable) => return Err(Fault::Misuse(error.to_string())),
+            Err(error @ (FieldError::NotAvailable | FieldError::Refused(_))) => {
+                return Err(Fault::Misuse(error.to_string()));
+            }
         }
     }
     Ok(Reply::Value(copied))
