@@ -11,7 +11,7 @@
 
 use std::time::Instant;
 
-use sandbox::{Exit, GuestVirt, HostError};
+use sandbox::{Exit, GuestVirt, HostError, Regs};
 
 use crate::exchange::Severity;
 use crate::hypercalls::{EntryPoints, Scene, Stage, Waiting};
@@ -20,11 +20,20 @@ use crate::journal;
 use crate::slot::{Slot, State};
 use crate::warming::BACK_TO_WAITING;
 
+/// Where a paused program waits for its next request. Callbacks may run before that comes.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Waits {
+    /// The place of the request.
+    pub(crate) request: GuestVirt,
+    /// With which it goes on.
+    pub(crate) regs: Regs,
+}
+
 /// Whether a slot's VM can go on without a reset, and from where.
 #[derive(Debug, Default)]
 pub(crate) struct Lasting {
-    /// Where a paused program waits for its next request; none: as the image does.
-    waits: Option<GuestVirt>,
+    /// None: as the image does.
+    waits: Option<Waits>,
     /// The program was made to go on from where it waits.
     resumed: bool,
     /// The request was answered without any failure.
@@ -34,15 +43,10 @@ pub(crate) struct Lasting {
 }
 
 impl Lasting {
-    /// The program goes on: the place of its request, if that is not the image's.
-    pub(crate) fn resume(&mut self) -> Option<GuestVirt> {
+    /// The program goes on: from where, if that is not the image's.
+    pub(crate) fn resume(&mut self) -> Option<Waits> {
         self.resumed = true;
         self.waits.take()
-    }
-
-    /// Whether the VM stands where a paused program waits, and not where the image does.
-    pub(crate) fn waits(&self) -> bool {
-        self.waits.is_some()
     }
 
     pub(crate) fn served(&mut self, without_failure: bool) {
@@ -113,12 +117,6 @@ impl Slot {
         if served && !lasting.unharmed {
             return Err(Lost::because("its request failed"));
         }
-        // A callback has used the registers that a paused program needs to go on.
-        if served && lasting.waits.is_some() {
-            return Err(Lost::because(
-                "a program that waits for requests in a loop answered while it took a body in parts",
-            ));
-        }
         if served && lasting.resumed && self.desk.answer.producer().is_some() {
             return Err(Lost::because(
                 "a program that waits for requests in a loop made a body in parts",
@@ -165,9 +163,14 @@ impl Slot {
         let result = self.vm.continue_from_stop(deadline, &mut scene);
         let why = match (result, entry.waiting()) {
             (Ok(Exit::Stopped(_)), Some(Waiting::Paused { request })) => {
-                self.lasting.waits = Some(request);
-                self.forget_request();
-                return Ok(());
+                match self.vm.regs_behind_call() {
+                    Ok(regs) => {
+                        self.lasting.waits = Some(Waits { request, regs });
+                        self.forget_request();
+                        return Ok(());
+                    }
+                    Err(fault) => self.vm.image().describe(&fault),
+                }
             }
             (Ok(_), _) => "it did not come to waiting for requests".to_owned(),
             (Err(fault), _) => self.vm.image().describe(&fault),

@@ -202,12 +202,12 @@ impl Slot {
             }
             Way::Resume { request: frozen } => {
                 let waits = self.lasting.resume();
-                let place = waits.unwrap_or(frozen);
+                let place = waits.map_or(frozen, |waits| waits.request);
                 let (_, shown) = self.show(request, content, exchange)?;
                 let written = self.vm.memory_mut().write(place, bytes_of(&shown));
                 written.map_err(Fault::from)?;
                 self.run(instance, exchange, |vm, scene| match waits {
-                    Some(_) => vm.resume_waiting(deadline, scene),
+                    Some(waits) => vm.resume_waiting(waits.regs, deadline, scene),
                     None => vm.resume_paused(deadline, scene),
                 })?
             }

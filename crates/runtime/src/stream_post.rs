@@ -165,15 +165,6 @@ impl Slot {
             inflow.told,
         ];
         let deadline = exchange.call_deadline(instance.max_request_time());
-        // Of a program that is not ephemeral and waits in its loop: it goes on from there.
-        let waits = match self.lasting.waits() {
-            true => Some(
-                self.vm
-                    .regs_behind_call()
-                    .map_err(|fault| self.taker_failed(&fault, deadline.limit))?,
-            ),
-            false => None,
-        };
         let exit = self
             .run(instance, exchange, |vm, scene| {
                 vm.call(function, &arguments, deadline.at, scene)
@@ -191,9 +182,6 @@ impl Slot {
                 let fault = Fault::Misuse(message.to_owned());
                 return Err(self.taker_failed(&fault, deadline.limit));
             }
-        }
-        if let (Exit::Returned { .. }, Some(waits)) = (exit, waits) {
-            self.vm.come_back(waits);
         }
         inflow.told = inflow.told.saturating_add(len);
         inflow.filled = 0;

@@ -418,10 +418,53 @@ fn a_program_that_keeps_its_state_takes_one_body_after_the_other() {
             }
             let stats = upload_program.statistics().unwrap();
             assert_eq!(stats["request"]["totals"]["resets"], 0, "{way}: {stats}");
-            // What answers early or fails is reset, and goes on.
-            upload(&upload_program, "/answer/0", b"x", 1).unwrap();
+            // What fails is reset, and goes on.
             upload(&upload_program, "/crash/0", b"x", 1).unwrap_err();
             fine(&upload_program);
+        }
+    }
+}
+
+#[test]
+fn an_answer_before_all_is_there_costs_no_state_also_where_the_client_leaves_meanwhile() {
+    for threads in BOTH {
+        for way in ["post", "request", "paused"] {
+            let upload_program = program_with("upload", threads, |recipe| {
+                recipe.concurrency = 1;
+                recipe.ephemeral = false;
+                recipe.main_arguments = vec![way.as_bytes().to_vec()];
+            });
+            let body = bytes(70_000);
+            let next = |number: u32| {
+                let reply = upload(&upload_program, "/", &body, 16 << 10).unwrap();
+                assert_eq!(reply.status(), 200, "{way}: {}", reply.log());
+                let expected = format!("wrong=0 sum={} request={number} ", sum(&body));
+                assert!(reply.text().contains(&expected), "{way}: {}", reply.text());
+            };
+            for round in 0..2 {
+                next(3 * round + 1);
+                next(3 * round + 2);
+                for url in ["/answer/0", "/stream/0"] {
+                    let mut reservation = upload_program.reserve().unwrap();
+                    let mut exchange = Recorded::new("POST", &[]);
+                    reservation.begin(&Request {
+                        method: b"POST",
+                        url: url.as_bytes(),
+                        argument: b"",
+                        content_type: b"",
+                    });
+                    reservation.begin_body(None).unwrap();
+                    reservation.push_body(&body, &mut exchange).unwrap();
+                }
+                next(3 * round + 3);
+                for (url, status) in [("/answer/0", 413), ("/stream/0", 403)] {
+                    let reply = upload(&upload_program, url, &body, 16 << 10).unwrap();
+                    assert_eq!(reply.status(), status, "{way}: {}", reply.log());
+                }
+            }
+            next(7);
+            let stats = upload_program.statistics().unwrap();
+            assert_eq!(stats["request"]["totals"]["resets"], 0, "{way}: {stats}");
         }
     }
 }

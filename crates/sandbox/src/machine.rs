@@ -214,8 +214,12 @@ impl Machine {
     /// The registers behind the hypercall that stopped the VM: to come back to when something else has
     /// run. With those at the call it would be made again.
     pub(crate) fn regs_behind_call(&mut self) -> Result<Regs, Fault> {
-        self.regs = self.vcpu.finish_output(&self.regs).map_err(broken)?;
-        Ok(self.regs)
+        let behind = self.vcpu.finish_output(&self.regs).map_err(|error| {
+            self.stands = Stands::Nowhere;
+            broken(error)
+        })?;
+        self.regs = behind;
+        Ok(behind)
     }
 
     /// Makes memory and process those of the image again.

@@ -67,14 +67,9 @@ impl Vm {
     }
 
     /// The registers with which the program goes on behind the call that stopped it, for
-    /// [`Self::come_back`].
+    /// [`Self::resume_waiting`].
     pub fn regs_behind_call(&mut self) -> Result<Regs, Fault> {
         self.machine.regs_behind_call()
-    }
-
-    /// After other functions were called: lets the program go on where it stopped before.
-    pub fn come_back(&mut self, regs: Regs) {
-        self.machine.regs = regs;
     }
 
     /// The image this VM is a fork of.
@@ -133,15 +128,18 @@ impl Vm {
         self.machine.run(deadline, calls)
     }
 
-    /// Continues a program that was not reset and waits again: the call in which it waits returns.
-    /// Clocks and random bytes are fresh, everything else is as the program left it.
+    /// Continues a program that was not reset and waits again: the call in which it waits, behind
+    /// which it had the registers `waits`, returns, whatever was called since. Clocks and random bytes
+    /// are fresh, everything else is as the program left it.
     pub fn resume_waiting(
         &mut self,
+        waits: Regs,
         deadline: Instant,
         calls: &mut dyn Hypercalls,
     ) -> Result<Exit, Fault> {
-        self.frame.prepare(self.machine.regs.rip, 0, 0, false);
-        let page = self.frame.page(&self.machine.regs);
+        self.frame.prepare(waits.rip, 0, 0, false);
+        let page = self.frame.page(&waits);
+        self.machine.regs = waits;
         self.machine
             .memory
             .write_system(GuestPhys::new(layout::FRAME), tinykvm_sys::bytes_of(&page));

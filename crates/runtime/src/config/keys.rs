@@ -279,7 +279,7 @@ pub(super) const SETTINGS: &[Key<Settings>] = &[
         flag(|s| &mut s.ephemeral),
         "Reset the VM after every request. With `false` each VM keeps its own state, and which one a \
              request gets is not defined, until a request fails in it (a client that leaves during an upload is no \
-             failure), or a program that waits in a loop makes a body in parts or answers while it takes one; the log says so.",
+             failure), or a program that waits in a loop makes a body in parts; the log says so.",
     ),
     Key::new(
         "ephemeral_keep_working_memory",
