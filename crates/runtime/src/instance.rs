@@ -281,25 +281,24 @@ impl Instance {
         self.pool.try_take()
     }
 
-    /// A slot, after waiting if need be. Who has `moved` here from an instance that was replaced
-    /// has its place in the queue for certain.
+    /// A slot, after waiting if need be. Who was `let_in` before, to wait for the program or for an
+    /// instance that was replaced, has its place in the queue for certain.
     pub(crate) fn take(
         self: &Arc<Self>,
         patience: Duration,
-        moved: bool,
+        let_in: bool,
     ) -> Result<Box<Slot>, Busy> {
         self.replace_missing();
         let begun = Instant::now();
-        let result = if moved {
-            self.pool.take_after_moving(patience)
+        let result = if let_in {
+            self.pool.take_after_waiting(patience)
         } else {
             self.pool.take(patience)
         };
         match &result {
             Ok(slot) => slot.counters.reservation_time.add_time(begun.elapsed()),
             Err(Busy::TimedOut) => self.counters.reservation_timeouts.add(1),
-            Err(Busy::QueueFull) => self.counters.reservation_refused.add(1),
-            Err(Busy::Closed) => {}
+            Err(Busy::QueueFull | Busy::Closed) => {}
         }
         result
     }

@@ -43,7 +43,7 @@ pub use budget::{Budget, OutOfTime};
 pub use exchange::{Cacheability, Deadline, Exchange, FieldError, Limit, Say, Severity, Side};
 pub use instance::StartError;
 pub use program::{Phase, Program, ReserveError};
-pub use recipe::{Recipe, Source, Threads, Voice, Warming};
+pub use recipe::{Patience, Recipe, Source, Threads, Voice, Warming};
 pub use recorded::Recorded;
 pub use request_abi::Request;
 pub use reservation::Reservation;

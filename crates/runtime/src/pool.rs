@@ -80,9 +80,9 @@ impl<T> Pool<T> {
         self.take_from_queue_of(self.max_waiting, patience)
     }
 
-    /// As `take`, for who comes from the queue of a pool that was closed: it is let in however
-    /// many wait already.
-    pub(crate) fn take_after_moving(&self, patience: Duration) -> Result<T, Busy> {
+    /// As `take`, for who has waited before, for the program to start or in the queue of a pool that
+    /// was closed: it is let in however many wait already.
+    pub(crate) fn take_after_waiting(&self, patience: Duration) -> Result<T, Busy> {
         self.take_from_queue_of(usize::MAX, patience)
     }
 
@@ -247,8 +247,8 @@ mod tests {
         });
         wait_for_queue(&pool, 1);
         assert_eq!(pool.take(LONG), Err(Busy::QueueFull));
-        let moved = pool.take_after_moving(Duration::from_millis(30));
-        assert_eq!(moved, Err(Busy::TimedOut));
+        let waited = pool.take_after_waiting(Duration::from_millis(30));
+        assert_eq!(waited, Err(Busy::TimedOut));
         pool.give(7).unwrap();
         assert_eq!(waiter.join().unwrap(), Ok(7));
     }

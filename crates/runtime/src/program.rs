@@ -7,8 +7,8 @@
 //! any of these --live update--> Serving
 //! ```
 //!
-//! Guards: one thread loads; callers wait for it no longer than their patience; an instance that
-//! is replaced serves its running requests to the end.
+//! Guards: one thread loads; callers wait for it no longer than their patience, and no more of them
+//! than could wait for a VM; an instance that is replaced serves its running requests to the end.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -23,14 +23,12 @@ use crate::figures::{self, Account};
 use crate::instance::{Instance, StartError};
 use crate::journal;
 use crate::pool::Busy;
-use crate::recipe::{Source, Threads};
+use crate::recipe::{Patience, Source, Threads};
 use crate::reload::Reloads;
 use crate::reservation::Reservation;
 use crate::statistics::ProgramCounters;
 use crate::update::Updates;
 
-/// How long a caller waits for a program to start and for a slot, together.
-const PATIENCE: Duration = Duration::from_secs(60);
 /// The pause after a first failed start, and the longest one.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
@@ -83,6 +81,10 @@ pub enum ReserveError {
         "program {program}: too many requests wait for a request VM (max_queue_length); raise concurrency"
     )]
     QueueFull { program: String },
+    #[error(
+        "program {program} is starting, and as many requests wait as it takes in when it serves (concurrency and max_queue_length)"
+    )]
+    TooManyForStart { program: String },
 }
 
 /// One named program.
@@ -90,7 +92,7 @@ pub struct Program {
     name: String,
     source: Box<dyn Source>,
     threads: Threads,
-    patience: Duration,
+    patience: Patience,
     account: Arc<Account>,
     /// The next load waits for gdb.
     debug_start: AtomicBool,
@@ -107,6 +109,8 @@ struct Life {
     round: u64,
     /// There is a thread that loads.
     loading: bool,
+    /// Callers who wait for an instance.
+    waiting: usize,
     failures: u32,
     /// After a failed start: why, and when to try again.
     failed: Option<(Arc<str>, Instant)>,
@@ -114,7 +118,7 @@ struct Life {
 
 impl Program {
     pub fn new(name: &str, source: Box<dyn Source>) -> Arc<Self> {
-        Self::with(name, source, Threads::default(), PATIENCE)
+        Self::with(name, source, Threads::default(), Patience::default())
     }
 
     /// As `new`, with the choice of threads and the callers' patience.
@@ -122,12 +126,13 @@ impl Program {
         name: &str,
         source: Box<dyn Source>,
         threads: Threads,
-        patience: Duration,
+        patience: Patience,
     ) -> Arc<Self> {
         let life = Life {
             phase: Phase::Unloaded,
             round: 0,
             loading: false,
+            waiting: 0,
             failures: 0,
             failed: None,
         };
@@ -234,13 +239,16 @@ impl Program {
         let begun = Instant::now();
         let deadline = self.patient_until(begun, callers);
         let program = || self.name.clone();
-        let mut moved = false;
+        let mut let_in = false;
         loop {
-            let instance = self.instance(begun, deadline)?;
+            let instance = self.instance(begun, deadline, &mut let_in)?;
             let left = deadline.at.saturating_duration_since(Instant::now());
-            match instance.take(left, moved) {
+            match instance.take(left, let_in) {
                 Ok(slot) => return Ok(Reservation::new(slot, instance)),
-                Err(Busy::QueueFull) => return Err(ReserveError::QueueFull { program: program() }),
+                Err(Busy::QueueFull) => {
+                    self.counters().reservation_refused.add(1);
+                    return Err(ReserveError::QueueFull { program: program() });
+                }
                 Err(Busy::TimedOut) => {
                     let (program, waited) = (program(), begun.elapsed());
                     return Err(match deadline.limit {
@@ -253,33 +261,35 @@ impl Program {
                     });
                 }
                 Err(Busy::Closed) => {
-                    moved = true;
+                    let_in = true;
                     self.forget(&instance);
                 }
             }
         }
     }
 
-    /// Waits for the program to serve, whether or not one of its VMs is free.
+    /// Waits for the program to serve, whether or not one of its VMs is free, and however many
+    /// requests wait: this is for vcl_init.
     pub fn await_serving(self: &Arc<Self>, callers: Option<Deadline>) -> Result<(), ReserveError> {
         let begun = Instant::now();
-        self.instance(begun, self.patient_until(begun, callers))
+        self.instance(begun, self.patient_until(begun, callers), &mut true)
             .map(drop)
     }
 
     fn patient_until(&self, begun: Instant, callers: Option<Deadline>) -> Deadline {
         let ours = Deadline {
-            at: begun + self.patience,
+            at: begun + self.patience.time,
             limit: Limit::MaxQueueTime,
         };
         ours.or_earlier(callers)
     }
 
-    /// The current instance, loaded if need be.
+    /// The current instance, loaded if need be. Who has to wait for it is `let_in` from then on.
     fn instance(
         self: &Arc<Self>,
         begun: Instant,
         deadline: Deadline,
+        let_in: &mut bool,
     ) -> Result<Arc<Instance>, ReserveError> {
         let mut life = self.life.lock();
         loop {
@@ -300,7 +310,16 @@ impl Program {
                     continue;
                 }
             }
-            if self.changed.wait_until(&mut life, deadline.at).timed_out() {
+            if !*let_in && life.waiting >= self.patience.callers {
+                self.counters().reservation_refused.add(1);
+                let program = self.name.clone();
+                return Err(ReserveError::TooManyForStart { program });
+            }
+            *let_in = true;
+            life.waiting += 1;
+            let waited = self.changed.wait_until(&mut life, deadline.at);
+            life.waiting -= 1;
+            if waited.timed_out() {
                 let (program, waited) = (self.name.clone(), begun.elapsed());
                 let limit = deadline.limit;
                 return Err(ReserveError::StillLoading {
@@ -436,7 +455,7 @@ impl Program {
         self.threads
     }
 
-    pub(crate) fn patience(&self) -> Duration {
+    pub(crate) fn patience(&self) -> Patience {
         self.patience
     }
 

@@ -133,6 +133,29 @@ pub struct Voice {
     pub mappings: bool,
 }
 
+/// What a program expects of callers that it has no VM for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Patience {
+    /// How long each of them waits, for the program to start and for a VM, together.
+    pub time: Duration,
+    /// So many wait for the program to start: those it has VMs for, and those who may wait for one.
+    pub callers: usize,
+}
+
+impl Default for Patience {
+    fn default() -> Self {
+        let Recipe {
+            concurrency,
+            max_waiting,
+            ..
+        } = Recipe::new("");
+        Self {
+            time: Duration::from_secs(60),
+            callers: concurrency.saturating_add(max_waiting),
+        }
+    }
+}
+
 /// Which thread a request VM runs on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Threads {

@@ -7,11 +7,11 @@ use std::path::{Path, PathBuf};
 use sandbox::gdb::{DEFAULT_PORT, Debugging};
 use sandbox::{AllowedPath, GuestVirt, Region, Use};
 
-use crate::config::{Access, PathRule, ProgramConfig, Remapping, Warmup};
+use crate::config::{Access, PathRule, ProgramConfig, Remapping, Settings, Warmup};
 use crate::exchange::Severity;
 use crate::journal;
 use crate::loader::{self, Had, Kept, Loaded, Origin};
-use crate::recipe::{Recipe, Source, Voice, Warming};
+use crate::recipe::{Patience, Recipe, Source, Voice, Warming};
 use crate::update::Stored;
 
 /// What the guest calls the file that its state is kept in.
@@ -192,6 +192,17 @@ fn recipe(config: &ProgramConfig) -> Recipe {
     }
 }
 
+/// As many requests as a program takes in once it serves may wait for that.
+pub(crate) fn patience(settings: &Settings) -> Patience {
+    let callers = settings
+        .concurrency
+        .saturating_add(settings.max_queue_length);
+    Patience {
+        time: settings.max_queue_time,
+        callers: usize::try_from(callers).unwrap_or(usize::MAX),
+    }
+}
+
 /// The configured paths, then the program itself, then its state.
 fn paths(config: &ProgramConfig) -> Vec<AllowedPath> {
     let mut paths: Vec<AllowedPath> = config
@@ -257,7 +268,7 @@ fn warming(warmup: &Warmup) -> Warming {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{Document, Settings};
+    use crate::config::Document;
 
     #[test]
     fn a_recipe_says_what_the_configuration_says() {
@@ -270,6 +281,7 @@ mod tests {
         assert_eq!(recipe.executable, b"/x/p");
         assert_eq!(recipe.max_request_memory, 5000 << 20);
         assert_eq!((recipe.concurrency, recipe.max_waiting), (9, 7));
+        assert_eq!(patience(&config.settings).callers, 16);
         assert_eq!(recipe.environment, [b"A=1"]);
         let path = |guest: &str, host: &str, prefix, writable| AllowedPath {
             guest: guest.into(),
@@ -311,5 +323,6 @@ mod tests {
             u32::try_from(recipe.max_waiting).unwrap(),
             settings.max_queue_length
         );
+        assert_eq!(patience(&settings), Patience::default());
     }
 }

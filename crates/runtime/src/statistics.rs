@@ -92,8 +92,6 @@ counters! {
     InstanceCounters / InstanceValues {
         /// Callers that found no slot in time.
         reservation_timeouts,
-        /// Callers that found the queue full.
-        reservation_refused,
         /// Slots thrown away because a wipe failed or because of a panic of ours.
         poisoned,
         /// Slots made, replacements for those included.
@@ -144,6 +142,8 @@ counters! {
         live_update_transfer_bytes,
         /// Live updates that left the old instance in service.
         live_updates_failed,
+        /// Callers that found enough others waiting, for an instance or for one of its slots.
+        reservation_refused,
     }
 }
 

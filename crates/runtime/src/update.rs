@@ -211,7 +211,7 @@ impl Program {
             return Err(UpdateError::Empty);
         }
         let asked = Instant::now();
-        let Some(_turn) = self.updates.turn.try_lock_for(self.patience()) else {
+        let Some(_turn) = self.updates.turn.try_lock_for(self.patience().time) else {
             let waited = asked.elapsed();
             return Err(UpdateError::Busy { waited });
         };

@@ -28,7 +28,7 @@ use crate::outgoing::{SelfRequests, SelfRequestsError};
 use crate::program::{Phase, Program};
 use crate::recipe::Threads;
 use crate::registry::Registry;
-use crate::source::Configured;
+use crate::source::{self, Configured};
 use crate::statistics::PROCESS;
 
 static REGISTRY: LazyLock<Registry<Program>> = LazyLock::new(Registry::new);
@@ -291,7 +291,7 @@ impl Entry {
         let config = &self.config;
         let make = |config: &ProgramConfig| {
             let source = Box::new(Configured(config.clone()));
-            let patience = config.settings.max_queue_time;
+            let patience = source::patience(&config.settings);
             Program::with(&config.name, source, Threads::default(), patience)
         };
         let held = self.held.get_or_insert_with(|| Held {

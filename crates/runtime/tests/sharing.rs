@@ -8,8 +8,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use runtime::{
-    Binaries, Deadline, Limit, Phase, Program, Recipe, Recorded, ReserveError, Source, Threads,
-    Warming,
+    Binaries, Deadline, Limit, Patience, Phase, Program, Recipe, Recorded, ReserveError, Source,
+    Threads, Warming,
 };
 use support::{BOTH, Fixed, get, post, program_with};
 
@@ -68,7 +68,10 @@ fn random_numbers_differ_between_requests_and_between_vms() {
 
 #[test]
 fn a_caller_gets_no_vm_while_all_are_held_and_one_when_one_comes_back() {
-    let patience = Duration::from_millis(1500) * guests::slowness();
+    let patience = Patience {
+        time: Duration::from_millis(1500) * guests::slowness(),
+        ..Patience::default()
+    };
     let source = Fixed {
         recipe: Recipe {
             concurrency: 1,
@@ -82,7 +85,7 @@ fn a_caller_gets_no_vm_while_all_are_held_and_one_when_one_comes_back() {
     let error = hello.reserve().unwrap_err();
     assert!(matches!(error, ReserveError::TimedOut { .. }), "{error}");
     assert!(error.to_string().contains("concurrency"), "{error}");
-    assert!(begun.elapsed() >= patience);
+    assert!(begun.elapsed() >= patience.time);
     let waiter = thread::spawn({
         let hello = Arc::clone(&hello);
         move || hello.reserve().map(drop)

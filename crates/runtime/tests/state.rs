@@ -14,7 +14,8 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use runtime::{
-    Binaries, Program, Recipe, Recorded, Source, StateMoved, Threads, UpdateError, Vcl, journal,
+    Binaries, Patience, Program, Recipe, Recorded, Source, StateMoved, Threads, UpdateError, Vcl,
+    journal,
 };
 use sandbox::AllowedPath;
 use support::{get, program_with};
@@ -56,7 +57,7 @@ fn changing() -> (Arc<Program>, Arc<Changing>) {
         loads: AtomicU32::new(0),
     });
     let source = Box::new(Shared(Arc::clone(&changing)));
-    let patience = Duration::from_secs(60);
+    let patience = Patience::default();
     let program = Program::with("storage", source, Threads::AsHostLikes, patience);
     (program, changing)
 }

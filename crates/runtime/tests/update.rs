@@ -14,8 +14,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use runtime::{
-    Binaries, Phase, Program, Recipe, Recorded, ReserveError, Source, StateMoved, Stored, Threads,
-    UpdateError,
+    Binaries, Patience, Phase, Program, Recipe, Recorded, ReserveError, Source, StateMoved, Stored,
+    Threads, UpdateError,
 };
 use support::{BOTH, get, program_with};
 
@@ -249,7 +249,10 @@ fn an_update_that_waits_too_long_for_its_turn_says_so() {
     }
     let gate = Arc::new(Barrier::new(2));
     let source = Box::new(Slow(Arc::clone(&gate)));
-    let patience = Duration::from_millis(50);
+    let patience = Patience {
+        time: Duration::from_millis(50),
+        ..Patience::default()
+    };
     let program = Program::with("p", source, Threads::AsHostLikes, patience);
     thread::scope(|scope| {
         let first = scope.spawn(|| program.update(&b"x".to_vec().into()).unwrap_err());

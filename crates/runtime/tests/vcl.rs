@@ -11,6 +11,8 @@
 mod support;
 
 use std::fs;
+use std::io::{Read as _, Write as _};
+use std::net::TcpListener;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
 use std::thread;
@@ -219,6 +221,45 @@ fn the_queue_is_as_long_as_it_is_configured() {
     let error = program.reserve().unwrap_err().to_string();
     assert!(error.contains("became free within"), "{error}");
     drop(held);
+}
+
+#[test]
+fn no_more_requests_wait_for_a_start_than_the_program_takes_in_when_it_serves() {
+    let _alone = alone();
+    let server = TcpListener::bind("127.0.0.1:0").unwrap();
+    let uri = format!("http://{}/p", server.local_addr().unwrap());
+    let vcl = Vcl::new();
+    let settings = json!({ "uri": uri, "concurrency": 1, "max_queue_length": 2 });
+    vcl.configure("p", &settings.to_string()).unwrap();
+    let program = vcl.program(b"p").unwrap();
+    let (tell, told) = mpsc::channel();
+    thread::scope(|scope| {
+        for _ in 0..5 {
+            let (program, tell) = (&program, tell.clone());
+            scope.spawn(move || {
+                let reserved = program.reserve().map(drop);
+                tell.send(reserved.map_err(|error| error.to_string()))
+                    .unwrap();
+            });
+        }
+        for _ in 0..2 {
+            let error = told.recv().unwrap().unwrap_err();
+            assert!(error.contains("is starting"), "{error}");
+            assert!(error.contains("max_queue_length"), "{error}");
+        }
+        // One gets the VM, and two wait for it.
+        let (mut stream, _) = server.accept().unwrap();
+        let elf = guests::elf("hello");
+        let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", elf.len());
+        assert!(stream.read(&mut [0; 1000]).unwrap() > 0);
+        stream.write_all(head.as_bytes()).unwrap();
+        stream.write_all(&elf).unwrap();
+        for _ in 0..3 {
+            assert_eq!(told.recv().unwrap(), Ok(()));
+        }
+    });
+    let stats = program.statistics().unwrap();
+    assert_eq!(stats["program"]["reservation_refused"], 2);
 }
 
 #[test]

@@ -157,7 +157,8 @@ pub(super) const SETTINGS: &[Key<Settings>] = &[
     Key::new(
         "max_queue_length",
         number(0, 100_000, |s| &mut s.max_queue_length),
-        "How many requests may wait for a free VM; further ones fail at once.",
+        "How many requests may wait for a free VM; further ones fail at once. While the program \
+         starts, that many and `concurrency` more.",
     ),
     Key::new(
         "max_memory",

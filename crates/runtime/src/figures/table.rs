@@ -169,8 +169,8 @@ figures! {
         |r| r.instance.reservation_timeouts;
     "reservation_refused" Program, "reservation_refused",
         "tinykvm_reservation_refused_total" "", Count,
-        "Requests that found max_queue_length others waiting",
-        |r| r.instance.reservation_refused;
+        "Requests that found max_queue_length others waiting, or too many for the start",
+        |r| r.program.reservation_refused;
     "queue_length" Program, "queue_length", "tinykvm_queue_length" "", Level,
         "Requests that wait for a VM now",
         |r| r.now.queue_length;

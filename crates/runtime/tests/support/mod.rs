@@ -4,10 +4,9 @@
 #![allow(clippy::unwrap_used, reason = "test code")]
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use runtime::{
-    Binaries, Program, Recipe, Recorded, Request, Reservation, Response, Source, Threads,
+    Binaries, Patience, Program, Recipe, Recorded, Request, Reservation, Response, Source, Threads,
 };
 
 /// A binary in memory.
@@ -46,7 +45,7 @@ pub(crate) fn program_with(
         recipe,
         elf: guests::elf(name),
     };
-    Program::with(name, Box::new(source), threads, Duration::from_secs(60))
+    Program::with(name, Box::new(source), threads, Patience::default())
 }
 
 /// What came of a request.
