@@ -192,7 +192,7 @@ impl Program {
     /// One with storage goes on until its successor has started and taken its state over.
     pub fn unload(self: &Arc<Self>) {
         if self.keeps_state() {
-            return self.reload(None, || {});
+            return self.reload(None);
         }
         let old = {
             let mut life = self.life.lock();

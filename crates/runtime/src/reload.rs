@@ -2,13 +2,15 @@
 //! started and taken its state over.
 //!
 //! Guards: a program that cannot be loaded again keeps its state and goes on; many who ask at once
-//! are one load.
+//! are one load, and each of them has what it asked for of that load.
 
+use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Instant;
+
+use parking_lot::Mutex;
 
 use crate::exchange::Severity;
 use crate::instance::{Instance, StartError};
@@ -17,10 +19,45 @@ use crate::program::Program;
 use crate::update::{StateMoved, UpdateError};
 
 /// Whether a program is about to be loaded anew.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(crate) struct Reloads {
-    /// A thread waits for its turn: it has not asked for the program's binary yet.
-    waits: AtomicBool,
+    /// There is a thread that waits for its turn: it has not asked for the program's binary yet. It
+    /// is going to serve these.
+    waits: Mutex<Option<Successions>>,
+}
+
+/// One for each who asks: asking again for the same is no second one.
+type Successions = BTreeMap<usize, TakePlace>;
+
+/// Puts the program into a place.
+type TakePlace = Box<dyn FnOnce() + Send>;
+
+/// A place that a program takes over once it is loaded anew.
+pub(crate) struct Succession {
+    /// What has state if the program itself is not loaded.
+    pub(crate) predecessor: Option<Arc<Instance>>,
+    /// Who asks.
+    pub(crate) by: usize,
+    pub(crate) take_place: TakePlace,
+}
+
+impl Reloads {
+    /// Adds to what the next load serves. Whether there is a thread for it already.
+    fn join(&self, successor: Option<(usize, TakePlace)>) -> bool {
+        let mut waits = self.waits.lock();
+        let there = waits.is_some();
+        let successions = waits.get_or_insert_default();
+        let before = successor.and_then(|(by, take_place)| successions.insert(by, take_place));
+        // What goes with it may be the last of a VCL.
+        drop(waits);
+        drop(before);
+        there
+    }
+
+    /// Who comes from now on needs another load.
+    fn begin(&self) -> Successions {
+        self.waits.lock().take().unwrap_or_default()
+    }
 }
 
 impl Program {
@@ -30,38 +67,34 @@ impl Program {
             .is_some_and(|instance| instance.storage().is_some())
     }
 
-    /// Loads the program anew on a thread of its own. State comes from what runs, or else from
-    /// `predecessor`; `then` is done once the new one serves.
-    pub(crate) fn reload(
-        self: &Arc<Self>,
-        predecessor: Option<Arc<Instance>>,
-        then: impl FnOnce() + Send + 'static,
-    ) {
-        if self.reloads.waits.swap(true, Ordering::AcqRel) {
+    /// Loads the program anew on a thread of its own. State comes from what runs, or else from the
+    /// predecessor of who asked first.
+    pub(crate) fn reload(self: &Arc<Self>, succession: Option<Succession>) {
+        let (predecessor, successor) = match succession {
+            Some(it) => (it.predecessor, Some((it.by, it.take_place))),
+            None => (None, None),
+        };
+        if self.reloads.join(successor) {
             return;
         }
         let program = Arc::clone(self);
         let spawned = thread::Builder::new()
             .name("tinykvm-reload".to_owned())
-            .spawn(move || {
-                if program.reload_in_turn(predecessor) {
-                    then();
-                }
-            });
+            .spawn(move || program.reload_in_turn(predecessor));
         if let Err(error) = spawned {
-            self.reloads.waits.store(false, Ordering::Release);
+            drop(self.reloads.begin());
             self.say_not_reloaded(&StartError::Thread(error));
         }
     }
 
-    fn reload_in_turn(&self, predecessor: Option<Arc<Instance>>) -> bool {
+    fn reload_in_turn(&self, predecessor: Option<Arc<Instance>>) {
         let turn = self.updates.turn();
-        self.reloads.waits.store(false, Ordering::Release);
+        let successions = self.reloads.begin();
         let begun = Instant::now();
         let loaded = catch_unwind(AssertUnwindSafe(|| self.start_anew(predecessor)))
             .unwrap_or(Err(UpdateError::Start(StartError::Panicked)));
         drop(turn);
-        match &loaded {
+        match loaded {
             Ok(state) => {
                 let state = match state {
                     StateMoved::Nothing => "without state".to_owned(),
@@ -71,9 +104,11 @@ impl Program {
                 let line = format!("loaded anew in {:.1?}, {state}", begun.elapsed());
                 journal::say(Severity::Info, self.name(), line.as_bytes());
             }
-            Err(error) => self.say_not_reloaded(error),
+            Err(error) => return self.say_not_reloaded(&error),
         }
-        loaded.is_ok()
+        for take_place in successions.into_values() {
+            take_place();
+        }
     }
 
     fn start_anew(&self, predecessor: Option<Arc<Instance>>) -> Result<StateMoved, UpdateError> {

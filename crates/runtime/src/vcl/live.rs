@@ -15,6 +15,7 @@ use crate::config::ProgramConfig;
 use crate::instance::StartError;
 use crate::loader::{self, archive};
 use crate::program::Program;
+use crate::reload::Succession;
 use crate::update::{UpdateError, Updated};
 
 /// A program in the hands of who wants to update it.
@@ -183,13 +184,13 @@ impl Updatable {
     /// Loads the program with its new settings, on a thread of its own; what serves until then hands
     /// its state over.
     pub(super) fn reload(self) {
-        let predecessor = self.outdated.as_ref().and_then(|program| program.current());
         let program = Arc::clone(&self.program);
-        program.reload(predecessor, move || {
-            if let Some(outdated) = &self.outdated {
-                drop(self.exchange(outdated));
-            }
+        let succession = self.outdated.clone().map(|outdated| Succession {
+            predecessor: outdated.current(),
+            by: Arc::as_ptr(&self.table).addr(),
+            take_place: Box::new(move || drop(self.exchange(&outdated))),
         });
+        program.reload(succession);
     }
 
     /// Puts the program of the new settings in the place of the one that served until now.
@@ -204,5 +205,116 @@ impl Updatable {
             program: Arc::clone(&self.program),
             outdated: entry.config != self.config,
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::path::PathBuf;
+    use std::thread;
+    use std::time::Instant;
+
+    use super::*;
+    use crate::recorded::Recorded;
+    use crate::request_abi::Request;
+
+    /// Two VCLs that define one program, which counts in its storage. Its file, its name and the
+    /// test have one name.
+    struct Two {
+        vcls: [Vcl; 2],
+        name: &'static str,
+        file: PathBuf,
+    }
+
+    impl Two {
+        fn new(name: &'static str, more: &str) -> Self {
+            let id = std::process::id();
+            let file = std::env::temp_dir().join(format!("tinykvm-{name}-{id}"));
+            fs::copy(guests::compile("storage"), &file).unwrap();
+            let path = file.display();
+            let text = format!(r#"{{"{name}": {{"filename": "{path}", "storage": true{more}}}}}"#);
+            let vcls = [Vcl::new(), Vcl::new()];
+            for vcl in &vcls {
+                vcl.define(&text, "test").unwrap();
+            }
+            Self { vcls, name, file }
+        }
+
+        /// What a request of that VCL runs on.
+        fn program(&self, vcl: usize) -> Arc<Program> {
+            self.vcls[vcl].program(self.name.as_bytes()).unwrap()
+        }
+
+        /// The same program in both, once it serves.
+        fn serving(&self) -> Arc<Program> {
+            let program = self.program(0);
+            assert!(Arc::ptr_eq(&program, &self.program(1)));
+            program.start();
+            until("it starts", || program.current().is_some());
+            program
+        }
+
+        fn change(&self, vcl: usize, argument: &str) {
+            let arguments = vec![argument.into()];
+            self.vcls[vcl].main_arguments(self.name, arguments).unwrap();
+        }
+
+        fn updatable(&self, vcl: usize) -> Updatable {
+            self.vcls[vcl].updatable(self.name.as_bytes()).unwrap()
+        }
+
+        fn invalidate(&self, vcl: usize) {
+            assert_eq!(self.vcls[vcl].invalidate(self.name).unwrap(), 1);
+        }
+    }
+
+    impl Drop for Two {
+        fn drop(&mut self) {
+            fs::remove_file(&self.file).unwrap();
+        }
+    }
+
+    fn until(what: &str, is_so: impl Fn() -> bool) {
+        let deadline = Instant::now() + Duration::from_secs(30) * guests::slowness();
+        while !is_so() {
+            assert!(Instant::now() < deadline, "{what} did not come true");
+            thread::yield_now();
+        }
+    }
+
+    fn ask(program: &Arc<Program>, url: &str) -> String {
+        let mut reservation = program.reserve().unwrap();
+        let request = Request {
+            method: b"GET",
+            url: url.as_bytes(),
+            argument: b"",
+            content_type: b"",
+        };
+        let mut exchange = Recorded::new("GET", &[]);
+        let response = reservation.handle(&request, &mut exchange);
+        assert_eq!(response.status, 200, "{url}: {}", exchange.log_text());
+        let mut body = [0; 64];
+        let len = reservation.pull(&mut body).unwrap();
+        String::from_utf8_lossy(&body[..len]).into_owned()
+    }
+
+    #[test]
+    fn every_vcl_that_asks_for_new_settings_gets_them_also_while_another_one_waits() {
+        let two = Two::new("asked-by-two", "");
+        let old = two.serving();
+        assert_eq!(ask(&old, "/add?5"), "5");
+        two.change(0, "new");
+        two.change(1, "new");
+        let new = two.updatable(0).program;
+        let turn = new.updates.turn();
+        two.invalidate(0);
+        two.invalidate(1);
+        two.invalidate(1);
+        drop(turn);
+        for vcl in [0, 1] {
+            until("the new one", || Arc::ptr_eq(&two.program(vcl), &new));
+        }
+        assert_eq!(ask(&new, "/add"), "6");
     }
 }
