@@ -35,7 +35,7 @@ type TakePlace = Box<dyn FnOnce() + Send>;
 /// A place that a program takes over once it is loaded anew.
 pub(crate) struct Succession {
     /// What has state if the program itself is not loaded.
-    pub(crate) predecessor: Option<Arc<Instance>>,
+    pub(crate) predecessor: Arc<Program>,
     /// Who asks.
     pub(crate) by: usize,
     pub(crate) take_place: TakePlace,
@@ -71,7 +71,7 @@ impl Program {
     /// predecessor of who asked first.
     pub(crate) fn reload(self: &Arc<Self>, succession: Option<Succession>) {
         let (predecessor, successor) = match succession {
-            Some(it) => (it.predecessor, Some((it.by, it.take_place))),
+            Some(it) => (Some(it.predecessor), Some((it.by, it.take_place))),
             None => (None, None),
         };
         if self.reloads.join(successor) {
@@ -80,15 +80,15 @@ impl Program {
         let program = Arc::clone(self);
         let spawned = thread::Builder::new()
             .name("tinykvm-reload".to_owned())
-            .spawn(move || program.reload_in_turn(predecessor));
+            .spawn(move || program.reload_in_turn(predecessor.as_deref()));
         if let Err(error) = spawned {
             drop(self.reloads.begin());
             self.say_not_reloaded(&StartError::Thread(error));
         }
     }
 
-    fn reload_in_turn(&self, predecessor: Option<Arc<Instance>>) {
-        let turn = self.updates.turn();
+    fn reload_in_turn(&self, predecessor: Option<&Self>) {
+        let turn = self.turn(predecessor, |turn| Some(turn.lock()));
         let successions = self.reloads.begin();
         let begun = Instant::now();
         let loaded = catch_unwind(AssertUnwindSafe(|| self.start_anew(predecessor)))
@@ -111,14 +111,11 @@ impl Program {
         }
     }
 
-    fn start_anew(&self, predecessor: Option<Arc<Instance>>) -> Result<StateMoved, UpdateError> {
+    fn start_anew(&self, predecessor: Option<&Self>) -> Result<StateMoved, UpdateError> {
         let recipe = self.source().recipe().map_err(UpdateError::Settings)?;
         let binaries = self.source().binaries().map_err(StartError::Fetch)?;
         let fresh = Instance::start(&recipe, &binaries, self.threads(), &|_phase| {})?;
-        let state = match self.current().or(predecessor) {
-            Some(old) => self.hand_over(&old, &fresh)?,
-            None => StateMoved::Nothing,
-        };
+        let state = self.hand_over(predecessor, &fresh)?;
         self.updates.moved(&state);
         self.install(fresh);
         Ok(state)

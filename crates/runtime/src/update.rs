@@ -6,15 +6,18 @@
 //! ```
 //!
 //! Guards: a program has at most one update under way; the old instance serves until the new one
-//! has started completely, and stays if that fails; no request fails because of a swap.
+//! has started completely, and stays if that fails; no request fails because of a swap. State comes
+//! from what serves when it is handed over, and nobody replaces that meanwhile.
 //!
 //! An update that meets an unload comes after it: what it brings serves in the end. Where the last
 //! VCL gives the program up meanwhile, the update ends as usual, and its instance goes with it.
 
 use std::borrow::Cow;
 use std::io;
+use std::mem;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
+use std::ptr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{Duration, Instant};
@@ -117,14 +120,12 @@ pub(crate) struct Updates {
     transferred: AtomicI64,
 }
 
+/// Until this is dropped nobody else replaces the running instance, or those of two programs.
+type Turn<'a> = (MutexGuard<'a, ()>, Option<MutexGuard<'a, ()>>);
+
 impl Updates {
     pub(crate) fn count(&self) -> u64 {
         self.count.get()
-    }
-
-    /// Until this is dropped nobody else replaces the running instance.
-    pub(crate) fn turn(&self) -> MutexGuard<'_, ()> {
-        self.turn.lock()
     }
 
     /// What came of the state when the running instance was replaced.
@@ -152,10 +153,10 @@ impl Program {
     }
 
     /// As `update`, with binaries that have to be had first. Where this program is not loaded,
-    /// state comes from `predecessor`.
+    /// state comes from what serves of `predecessor`.
     pub(crate) fn update_by<'a>(
         &self,
-        predecessor: Option<Arc<Instance>>,
+        predecessor: Option<&Self>,
         binaries: impl FnOnce() -> Result<Cow<'a, Binaries>, UpdateError>,
     ) -> Result<Updated, UpdateError> {
         let begun = Instant::now();
@@ -204,14 +205,15 @@ impl Program {
 
     fn update_in_turn(
         &self,
-        predecessor: Option<Arc<Instance>>,
+        predecessor: Option<&Self>,
         binaries: &Binaries,
     ) -> Result<Updated, UpdateError> {
         if binaries.request.is_empty() {
             return Err(UpdateError::Empty);
         }
         let asked = Instant::now();
-        let Some(_turn) = self.updates.turn.try_lock_for(self.patience().time) else {
+        let until = asked + self.patience().time;
+        let Some(_turn) = self.turn(predecessor, |turn| turn.try_lock_until(until)) else {
             let waited = asked.elapsed();
             return Err(UpdateError::Busy { waited });
         };
@@ -221,10 +223,7 @@ impl Program {
         let start = || Instance::start(&recipe, binaries, self.threads(), &|_phase| {});
         let fresh: Arc<Instance> =
             catch_unwind(AssertUnwindSafe(start)).unwrap_or(Err(StartError::Panicked))?;
-        let state = match self.current().or(predecessor) {
-            Some(old) => self.hand_over(&old, &fresh)?,
-            None => StateMoved::Nothing,
-        };
+        let state = self.hand_over(predecessor, &fresh)?;
         self.install(fresh);
         self.updates.count.add(1);
         self.updates.moved(&state);
@@ -233,12 +232,40 @@ impl Program {
         Ok(Updated { state, stored })
     }
 
-    /// Moves the state, after which the old instance is about to go.
+    /// One's turn to replace what runs, and to take the state of what runs of `predecessor`. Waits by
+    /// `wait` for one of them with neither in hand: two that take each other's state both get there.
+    pub(crate) fn turn<'a>(
+        &'a self,
+        predecessor: Option<&'a Self>,
+        wait: impl Fn(&'a Mutex<()>) -> Option<MutexGuard<'a, ()>>,
+    ) -> Option<Turn<'a>> {
+        let mut first = &self.updates.turn;
+        let mut second = match predecessor {
+            Some(predecessor) if !ptr::eq(predecessor, self) => &predecessor.updates.turn,
+            // Settings that were changed and changed back make a program its own predecessor.
+            _ => return wait(first).map(|own| (own, None)),
+        };
+        loop {
+            let waited_for = wait(first)?;
+            if let Some(other) = second.try_lock() {
+                return Some((waited_for, Some(other)));
+            }
+            drop(waited_for);
+            mem::swap(&mut first, &mut second);
+        }
+    }
+
+    /// Moves the state from what runs, or else from what runs of `predecessor`, in one's turn with
+    /// both. After that the old instance is about to go.
     pub(crate) fn hand_over(
         &self,
-        old: &Instance,
+        predecessor: Option<&Self>,
         fresh: &Instance,
     ) -> Result<StateMoved, UpdateError> {
+        let running = self.current();
+        let Some(old) = running.or_else(|| predecessor.and_then(Self::current)) else {
+            return Ok(StateMoved::Nothing);
+        };
         let moved = catch_unwind(AssertUnwindSafe(|| old.hand_over(fresh)));
         match moved.map_err(|_reported_by_the_hook| StartError::Panicked)? {
             Ok(Some(bytes)) => Ok(StateMoved::Bytes(bytes)),

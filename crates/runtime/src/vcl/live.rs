@@ -173,7 +173,7 @@ impl Updatable {
         &self,
         binaries: impl FnOnce() -> Result<Cow<'static, crate::Binaries>, UpdateError>,
     ) -> Result<Updated, UpdateError> {
-        let predecessor = self.outdated.as_ref().and_then(|program| program.current());
+        let predecessor = self.outdated.as_deref();
         let updated = self.program.update_by(predecessor, binaries)?;
         if let Some(outdated) = &self.outdated {
             drop(self.exchange(outdated));
@@ -186,7 +186,7 @@ impl Updatable {
     pub(super) fn reload(self) {
         let program = Arc::clone(&self.program);
         let succession = self.outdated.clone().map(|outdated| Succession {
-            predecessor: outdated.current(),
+            predecessor: Arc::clone(&outdated),
             by: Arc::as_ptr(&self.table).addr(),
             take_place: Box::new(move || drop(self.exchange(&outdated))),
         });
@@ -218,6 +218,7 @@ mod tests {
     use super::*;
     use crate::recorded::Recorded;
     use crate::request_abi::Request;
+    use crate::update::StateMoved;
 
     /// Two VCLs that define one program, which counts in its storage. Its file, its name and the
     /// test have one name.
@@ -307,7 +308,7 @@ mod tests {
         two.change(0, "new");
         two.change(1, "new");
         let new = two.updatable(0).program;
-        let turn = new.updates.turn();
+        let turn = new.turn(None, |turn| Some(turn.lock()));
         two.invalidate(0);
         two.invalidate(1);
         two.invalidate(1);
@@ -316,5 +317,81 @@ mod tests {
             until("the new one", || Arc::ptr_eq(&two.program(vcl), &new));
         }
         assert_eq!(ask(&new, "/add"), "6");
+    }
+
+    #[test]
+    fn new_settings_start_from_what_another_vcls_update_has_left_meanwhile() {
+        let two = Two::new("updated-meanwhile", "");
+        let old = two.serving();
+        assert_eq!(ask(&old, "/add?5"), "5");
+        two.change(0, "new");
+        let new = two.updatable(0).program;
+        let turn = new.turn(None, |turn| Some(turn.lock()));
+        two.invalidate(0);
+        let updated = two.updatable(1).update_from(&two.file).unwrap();
+        assert_eq!(updated.state, StateMoved::Bytes(8));
+        assert_eq!(ask(&old, "/add"), "6");
+        drop(turn);
+        until("the new one", || Arc::ptr_eq(&two.program(0), &new));
+        assert_eq!(ask(&new, "/add?0"), "6");
+        assert!(Arc::ptr_eq(&two.program(1), &old));
+    }
+
+    #[test]
+    fn who_takes_the_state_of_a_program_waits_for_its_updates_too() {
+        let two = Two::new("waits-for-both", r#", "max_queue_time": 0.05"#);
+        let old = two.serving();
+        two.change(0, "new");
+        let turn = old.turn(None, |turn| Some(turn.lock()));
+        let error = two.updatable(0).update_from(&two.file).unwrap_err();
+        assert!(matches!(error, UpdateError::Busy { .. }), "{error}");
+        drop(turn);
+        two.updatable(0).update_from(&two.file).unwrap();
+        assert!(!Arc::ptr_eq(&two.program(0), &old));
+    }
+
+    #[test]
+    fn settings_that_were_changed_back_are_no_reason_to_wait_for_oneself() {
+        let two = Two::new("changed-back", r#", "max_queue_time": 0.05"#);
+        two.change(0, "one");
+        two.change(1, "one");
+        let program = two.serving();
+        two.change(0, "other");
+        two.change(0, "one");
+        let updated = two.updatable(0).update_from(&two.file).unwrap();
+        assert_eq!(updated.state, StateMoved::Bytes(8));
+        assert!(Arc::ptr_eq(&two.program(0), &program));
+        assert_eq!(ask(&program, "/add?5"), "5");
+        let instance = program.current().unwrap();
+        two.change(0, "other");
+        two.change(0, "one");
+        two.invalidate(0);
+        let is_old = || Arc::ptr_eq(&program.current().unwrap(), &instance);
+        until("a new instance", || !is_old());
+        assert_eq!(ask(&program, "/add"), "6");
+    }
+
+    #[test]
+    fn two_that_take_each_others_state_do_not_wait_for_each_other() {
+        let two = Two::new("each-others", "");
+        two.change(0, "one");
+        two.change(1, "other");
+        let programs = [two.program(0), two.program(1)];
+        for program in &programs {
+            program.start();
+            until("it starts", || program.current().is_some());
+        }
+        two.change(0, "other");
+        two.change(1, "one");
+        thread::scope(|scope| {
+            for vcl in [0, 1] {
+                let updatable = two.updatable(vcl);
+                let file = &two.file;
+                scope.spawn(move || updatable.update_from(file).unwrap());
+            }
+        });
+        for (vcl, program) in programs.iter().rev().enumerate() {
+            assert!(Arc::ptr_eq(&two.program(vcl), program));
+        }
     }
 }
