@@ -6,7 +6,7 @@
 mod site;
 mod support;
 
-use std::sync::mpsc::channel;
+use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use runtime::outgoing::{Cause, FetchRule, MOST_DEPTH, Outgoing, SelfRequests};
 use runtime::{Program, Recorded};
 use site::{Site, field, ok, path, redirect};
-use support::{BOTH, Reply, get_with, program_with};
+use support::{BOTH, Reply, finish, get_with, program_with};
 
 fn fetcher(allowed: &[&str]) -> Arc<Program> {
     program_with("fetch", runtime::Threads::AsHostLikes, |recipe| {
@@ -279,6 +279,19 @@ fn a_program_fetches_what_its_list_has_and_nothing_else() {
     assert_ne!(field(&rest, "Host"), Some("h"));
 }
 
+/// Tells of each request and answers when it is told to.
+fn holding() -> (Site, Receiver<()>, Sender<()>) {
+    let (came, comes) = channel();
+    let (go, goes) = channel::<()>();
+    let (came, goes) = (Mutex::new(came), Mutex::new(goes));
+    let site = Site::start(move |_, _| {
+        let _nobody = came.lock().unwrap().send(());
+        let _end = goes.lock().unwrap().recv();
+        ok(b"late")
+    });
+    (site, comes, go)
+}
+
 #[test]
 fn a_loop_of_self_requests_and_too_many_at_once_end_with_a_message() {
     let site = mirror();
@@ -290,14 +303,7 @@ fn a_loop_of_self_requests_and_too_many_at_once_end_with_a_message() {
         "{}",
         deep.log()
     );
-    let (came, comes) = channel();
-    let (go, goes) = channel::<()>();
-    let (came, goes) = (Mutex::new(came), Mutex::new(goes));
-    let slow = Site::start(move |_, _| {
-        came.lock().unwrap().send(()).unwrap();
-        goes.lock().unwrap().recv().unwrap();
-        ok(b"late")
-    });
+    let (slow, comes, go) = holding();
     let exchange = caused(&slow, 1, 0);
     thread::scope(|scope| {
         let first = scope.spawn(|| result(&get_with(&program, "/x", "", exchange.clone())));
@@ -315,15 +321,55 @@ fn a_loop_of_self_requests_and_too_many_at_once_end_with_a_message() {
 }
 
 #[test]
-fn a_server_that_does_not_answer_costs_the_request_its_time_but_not_its_answer() {
-    let (came, comes) = channel();
-    let (go, goes) = channel::<()>();
-    let (came, goes) = (Mutex::new(came), Mutex::new(goes));
-    let silent = Site::start(move |_, _| {
-        let _nobody = came.lock().unwrap().send(());
-        let _end = goes.lock().unwrap().recv();
-        Vec::new()
+fn a_program_with_its_storage_has_one_share_of_fetches_and_leaves_the_rest_to_others() {
+    let site = mirror();
+    let (slow, comes, go) = holding();
+    let greedy = program_with("fetch", runtime::Threads::AsHostLikes, |recipe| {
+        recipe.concurrency = 65;
+        recipe.storage = true;
     });
+    let modest = program_with("fetch", runtime::Threads::AsHostLikes, |recipe| {
+        recipe.name = "modest".to_owned();
+    });
+    thread::scope(|scope| {
+        // Made before, so that the first fetch is still under way when the last one begins.
+        let vms: Vec<_> = (0..64).map(|_| greedy.reserve().unwrap()).collect();
+        let exchange = caused(&slow, 64, 0);
+        let held: Vec<_> = vms
+            .into_iter()
+            .map(|vm| {
+                let exchange = exchange.clone();
+                scope.spawn(move || result(&finish(vm, "/x", "", b"", exchange)))
+            })
+            .collect();
+        for _ in &held {
+            comes.recv().unwrap();
+        }
+        let refused = ask(&greedy, &site, "/x", "");
+        assert_eq!(result(&refused), -1);
+        assert!(
+            refused
+                .log()
+                .contains("fetch: Fetch: GET /x: 64 requests of the program are under way already"),
+            "{}",
+            refused.log()
+        );
+        let stored = ask(&greedy, &site, "/x", "store").text();
+        assert!(stored.starts_with("r=-1 "), "{stored}");
+        assert_eq!(result(&ask(&modest, &site, "/x", "")), 0);
+        for _ in &held {
+            go.send(()).unwrap();
+        }
+        for one in held {
+            assert_eq!(one.join().unwrap(), 0);
+        }
+    });
+    assert_eq!(result(&ask(&greedy, &site, "/x", "")), 0);
+}
+
+#[test]
+fn a_server_that_does_not_answer_costs_the_request_its_time_but_not_its_answer() {
+    let (silent, comes, go) = holding();
     for threads in BOTH {
         let program = program_with("fetch", threads, |recipe| {
             recipe.max_request_time = Duration::from_secs(2) * guests::slowness();

@@ -4,6 +4,7 @@
 //! by checked copies on this thread, while libcurl works on another one; an outcome is written
 //! when all of it is there, or not at all.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use sandbox::{Fault, GuestVirt, Memory, VmCall};
@@ -43,7 +44,7 @@ fn go(scene: &mut Scene<'_>, vm: &mut VmCall<'_>, rules: &[FetchRule]) -> Result
     scene.with_text(vm, url, |scene, vm, url| {
         let order = Order::read(vm)?;
         let outgoing = scene.outgoing();
-        let wish = order.wish(url, vm.deadline);
+        let wish = order.wish(url, vm.deadline, &scene.desk.program);
         let begun = Instant::now();
         // What is written counts until the request's end; the program needs some to go on with.
         let most = scene.limits.max_request_memory / 8 * 7;
@@ -105,7 +106,9 @@ fn code(error: &FetchError) -> i64 {
         FetchError::TimedOut => TIMED_OUT,
         FetchError::Redirects(_) => TOO_MANY_REDIRECTS,
         FetchError::Transfer { code, .. } => i64::from(*code),
-        FetchError::Busy(_) | FetchError::Host(_) => i64::from(abi::TINYKVM_FETCH_FAILED),
+        FetchError::Busy(_) | FetchError::Crowded(_) | FetchError::Host(_) => {
+            i64::from(abi::TINYKVM_FETCH_FAILED)
+        }
         FetchError::Refused(_) | FetchError::NoHome => i64::from(abi::TINYKVM_FETCH_REFUSED),
         FetchError::TooDeep(_) => i64::from(abi::TINYKVM_FETCH_TOO_DEEP),
     }
@@ -176,7 +179,7 @@ impl Order {
         })
     }
 
-    fn wish<'a>(&self, url: &'a [u8], guests: Instant) -> Wish<'a> {
+    fn wish<'a>(&self, url: &'a [u8], guests: Instant, program: &Arc<str>) -> Wish<'a> {
         let left = guests.saturating_duration_since(Instant::now());
         let time = left.saturating_sub((left / 8).min(REST)).min(LONGEST);
         let posts = self.operation.post_data != 0 && self.operation.post_len != 0;
@@ -191,6 +194,7 @@ impl Order {
             follow: self.follow,
             verify_host: self.verify_host,
             deadline: Instant::now() + time,
+            program: Some(Arc::clone(program)),
         }
     }
 }

@@ -9,16 +9,18 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread;
 use std::time::Duration;
 
-use curl::easy::Easy;
+use curl::multi::Multi;
 use parking_lot::Mutex;
 
 use super::FetchError;
 use super::transfer::Order;
 
-const MOST_THREADS: usize = 256;
+pub(super) const MOST_THREADS: usize = 256;
 const STACK: usize = 1 << 20;
 /// How long a thread waits for its next order.
 const IDLE: Duration = Duration::from_secs(5);
+/// Connections that a thread keeps open; without a number libcurl makes one up.
+const CONNECTIONS: usize = 5;
 
 static CREW: Mutex<Crew> = Mutex::new(Crew {
     idle: Vec::new(),
@@ -77,13 +79,13 @@ impl Drop for Counted {
 fn work(number: u64, first: Order) {
     let _counted = Counted;
     let (orders, inbox) = channel();
-    let mut easy = Easy::new();
+    let mut multi = keeping();
     let mut next = Some(first);
     while let Some(order) = next {
-        let done = catch_unwind(AssertUnwindSafe(|| order.carry_out(&mut easy)));
+        let done = catch_unwind(AssertUnwindSafe(|| order.carry_out(&multi)));
         if done.is_err() {
             // The hook has reported it; nobody knows what state the handle is in.
-            easy = Easy::new();
+            multi = keeping();
         }
         // Whoever hears of the end may order the next one, and should find this thread.
         CREW.lock().idle.push(Idle {
@@ -95,6 +97,12 @@ fn work(number: u64, first: Order) {
         }
         next = wait(number, &inbox);
     }
+}
+
+fn keeping() -> Multi {
+    let mut multi = Multi::new();
+    let _as_libcurl_likes = multi.set_max_connects(CONNECTIONS);
+    multi
 }
 
 fn wait(number: u64, inbox: &Receiver<Order>) -> Option<Order> {

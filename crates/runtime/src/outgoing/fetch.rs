@@ -9,12 +9,15 @@
 //!
 //! Guards: nothing is asked that was not looked at before; no wait beyond the deadline.
 
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel, sync_channel};
 use std::time::{Duration, Instant};
 
 use super::address::Address;
 use super::allowed::{FetchRule, allows};
 use super::fields::{Fields, Towards};
+use super::share::Share;
+use super::tie::Owner;
 use super::transfer::{Event, Head, Method, Order};
 use super::{Cause, FetchError, MOST_DEPTH, Outgoing, crew};
 
@@ -32,6 +35,8 @@ pub(crate) struct Wish<'a> {
     pub(crate) follow: bool,
     pub(crate) verify_host: bool,
     pub(crate) deadline: Instant,
+    /// Who wants it, if it is a program.
+    pub(crate) program: Option<Arc<str>>,
 }
 
 /// Who the answer is for.
@@ -132,17 +137,21 @@ impl Outgoing {
                 sooner(wish.deadline),
             ));
         }
+        let share = wish.program.as_ref().map(Share::of).transpose()?;
+        let owner = Owner::default();
         let (events, inbox) = sync_channel(PARTS);
         let (outbox, parts) = channel();
         crew::give(Order {
             address: place.address.to_string(),
             socket,
             permit,
+            share,
             method,
             fields,
             verify_host: wish.verify_host,
             private: !place.home && wish.fields.has_credentials(),
             deadline: wish.deadline,
+            tie: owner.tie(),
             events,
             parts,
         })?;

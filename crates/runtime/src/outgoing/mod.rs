@@ -16,8 +16,10 @@ mod depth;
 mod fetch;
 mod fields;
 mod home;
+mod share;
 #[cfg(test)]
 mod tests;
+mod tie;
 mod transfer;
 
 use std::sync::{Arc, LazyLock};
@@ -111,6 +113,7 @@ impl Outgoing {
             follow: true,
             verify_host: true,
             deadline,
+            program: None,
         };
         let mut fetched = Fetched::default();
         self.counted(&wish, &[], &mut fetched)?;
@@ -180,6 +183,8 @@ pub enum FetchError {
     TooDeep(u32),
     #[error("{0} self-requests are under way already (max_concurrent_requests)")]
     Busy(usize),
+    #[error("{0} requests of the program are under way already, as many as one program may have")]
+    Crowded(usize),
     #[error("{0}")]
     Malformed(String),
     #[error("{0}")]
@@ -205,7 +210,7 @@ impl FetchError {
     pub fn status(&self) -> u16 {
         match self {
             Self::TooDeep(_) => 508,
-            Self::Busy(_) => 503,
+            Self::Busy(_) | Self::Crowded(_) => 503,
             Self::TimedOut => 504,
             Self::NoHome | Self::Malformed(_) | Self::Field(_) | Self::Host(_) => 500,
             Self::Refused(_) | Self::Redirects(_) | Self::TooLarge(_) | Self::Transfer { .. } => {

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use super::*;
 
+mod leaving;
 #[path = "../../tests/support/site.rs"]
 mod site;
 
@@ -45,6 +46,7 @@ fn wish(url: &str) -> Wish<'_> {
         follow: true,
         verify_host: true,
         deadline: soon(),
+        program: None,
     }
 }
 

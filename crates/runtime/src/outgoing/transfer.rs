@@ -2,16 +2,19 @@
 //! waits for it in bounded parts; what goes out is asked for in parts.
 //!
 //! Guards: only the address that was given is asked, nothing is followed, no proxy stands before
-//! this Varnish; a transfer whose owner has left ends at its next byte, or at its deadline.
+//! this Varnish; a transfer ends with its owner (`tie.rs`), or at its deadline.
 
 use std::io::SeekFrom;
 use std::sync::mpsc::{Receiver, SyncSender};
 use std::time::{Duration, Instant};
 
-use curl::easy::{Easy, List, ReadError, SeekResult};
+use curl::easy::{Easy2, Handler, List, ReadError, SeekResult, WriteError};
+use curl::multi::{Easy2Handle, Multi};
 
 use super::FetchError;
 use super::home::Permit;
+use super::share::Share;
+use super::tie::Owned;
 
 const CONNECT: Duration = Duration::from_secs(5);
 /// Status line and fields of one answer.
@@ -19,6 +22,8 @@ const MOST_HEAD: usize = 64 << 10;
 /// libcurl's buffer, and so the most that one part has.
 const PART: usize = 64 << 10;
 const TIMED_OUT: u32 = 28;
+/// libcurl has timers of its own for all that it waits for.
+const LONGEST_POLL: Duration = Duration::from_secs(60);
 
 /// What a request does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,12 +40,16 @@ pub(super) struct Order {
     pub(super) socket: Option<String>,
     /// It goes to this Varnish; the right to do so ends with the transfer.
     pub(super) permit: Option<Permit>,
+    /// A program ordered it, among whose transfers it counts.
+    #[expect(dead_code, reason = "held, not looked at")]
+    pub(super) share: Option<Share>,
     pub(super) method: Method,
     pub(super) fields: Vec<String>,
     pub(super) verify_host: bool,
     /// The connection is for this request alone.
     pub(super) private: bool,
     pub(super) deadline: Instant,
+    pub(super) tie: Owned,
     pub(super) events: SyncSender<Event>,
     /// Answers to [`Event::Wants`].
     pub(super) parts: Receiver<Vec<u8>>,
@@ -87,69 +96,28 @@ impl Done {
 
 impl Order {
     /// Does what was ordered.
-    pub(super) fn carry_out(self, easy: &mut Easy) -> Done {
-        easy.reset();
-        let result = self.run(easy);
+    pub(super) fn carry_out(self, multi: &Multi) -> Done {
+        let result = self.run(multi);
         Done {
             events: self.events,
             result,
         }
     }
 
-    fn run(&self, easy: &mut Easy) -> Result<Option<String>, FetchError> {
+    fn run(&self, multi: &Multi) -> Result<Option<String>, FetchError> {
         let left = self.deadline.saturating_duration_since(Instant::now());
         if left.is_zero() {
             return Err(FetchError::TimedOut);
         }
-        self.prepare(easy, left).map_err(own_fault)?;
-        let events = &self.events;
-        let mut reading = Reading::default();
-        let mut sent: u64 = 0;
-        let heard = std::cell::RefCell::new(&mut reading);
-        let offset = std::cell::RefCell::new(&mut sent);
-        let result = {
-            let mut transfer = easy.transfer();
-            transfer
-                .header_function(|line| heard.borrow_mut().line(line))
-                .map_err(own_fault)?;
-            transfer
-                .write_function(|data| {
-                    let head = heard.borrow_mut().finish();
-                    let told = head.is_none_or(|head| events.send(Event::Head(head)).is_ok());
-                    let whole = told && events.send(Event::Body(data.to_vec())).is_ok();
-                    // Fewer bytes than there were end the transfer.
-                    Ok(if whole { data.len() } else { 0 })
-                })
-                .map_err(own_fault)?;
-            transfer
-                .read_function(|out| {
-                    let mut offset = offset.borrow_mut();
-                    let wants = Event::Wants {
-                        offset: **offset,
-                        room: out.len(),
-                    };
-                    let part = events
-                        .send(wants)
-                        .ok()
-                        .and_then(|()| self.parts.recv().ok())
-                        .ok_or(ReadError::Abort)?;
-                    let place = out.get_mut(..part.len()).ok_or(ReadError::Abort)?;
-                    place.copy_from_slice(&part);
-                    **offset = offset.saturating_add(u64::try_from(part.len()).unwrap_or(0));
-                    Ok(part.len())
-                })
-                .map_err(own_fault)?;
-            transfer
-                .seek_function(|to| match to {
-                    SeekFrom::Start(to) => {
-                        **offset.borrow_mut() = to;
-                        SeekResult::Ok
-                    }
-                    _ => SeekResult::CantSeek,
-                })
-                .map_err(own_fault)?;
-            transfer.perform()
-        };
+        let mut easy = Easy2::new(Carrying {
+            order: self,
+            reading: Reading::default(),
+            sent: 0,
+        });
+        self.prepare(&mut easy, left).map_err(own_fault)?;
+        let mut handle = multi.add2(easy).map_err(own_fault)?;
+        let result = self.perform(multi, &handle)?;
+        let reading = &mut handle.get_mut().reading;
         if let Err(error) = result {
             if reading.too_long {
                 let limit = u64::try_from(MOST_HEAD).unwrap_or(u64::MAX);
@@ -160,11 +128,29 @@ impl Order {
         if let Some(head) = reading.finish() {
             let _left = self.events.send(Event::Head(head));
         }
-        let redirect = easy.redirect_url().ok().flatten();
+        let redirect = handle.redirect_url().ok().flatten();
         Ok(redirect.map(str::to_owned))
     }
 
-    fn prepare(&self, easy: &mut Easy, left: Duration) -> Result<(), curl::Error> {
+    /// What libcurl says when it is done; nothing of the sort if the owner leaves before.
+    fn perform(
+        &self,
+        multi: &Multi,
+        handle: &Easy2Handle<Carrying<'_>>,
+    ) -> Result<Result<(), curl::Error>, FetchError> {
+        self.tie.wakes(multi.waker());
+        while multi.perform().map_err(own_fault)? > 0 {
+            if self.tie.has_left() {
+                return Err(FetchError::Host("nobody waits any more".to_owned()));
+            }
+            multi.poll(&mut [], LONGEST_POLL).map_err(own_fault)?;
+        }
+        let mut result = None;
+        multi.messages(|message| result = result.take().or_else(|| message.result_for2(handle)));
+        result.ok_or_else(|| FetchError::Host("libcurl says nothing of its end".to_owned()))
+    }
+
+    fn prepare(&self, easy: &mut Easy2<Carrying<'_>>, left: Duration) -> Result<(), curl::Error> {
         // To libcurl zero means no limit.
         let left = left.max(Duration::from_millis(1));
         easy.url(&self.address)?;
@@ -204,6 +190,57 @@ impl Order {
         // A second of waiting for a 100 is no good where all of it takes eight at most.
         list.append("Expect:")?;
         easy.http_headers(list)
+    }
+}
+
+/// What libcurl calls. Nothing here may panic: curl would keep that to itself, and call nothing any
+/// more on this thread.
+struct Carrying<'a> {
+    order: &'a Order,
+    reading: Reading,
+    /// Of the request body.
+    sent: u64,
+}
+
+impl Handler for Carrying<'_> {
+    fn header(&mut self, line: &[u8]) -> bool {
+        self.reading.line(line)
+    }
+
+    fn write(&mut self, data: &[u8]) -> Result<usize, WriteError> {
+        let events = &self.order.events;
+        let head = self.reading.finish();
+        let told = head.is_none_or(|head| events.send(Event::Head(head)).is_ok());
+        let whole = told && events.send(Event::Body(data.to_vec())).is_ok();
+        // Fewer bytes than there were end the transfer.
+        Ok(if whole { data.len() } else { 0 })
+    }
+
+    fn read(&mut self, out: &mut [u8]) -> Result<usize, ReadError> {
+        let wants = Event::Wants {
+            offset: self.sent,
+            room: out.len(),
+        };
+        let order = self.order;
+        let told = order.events.send(wants).ok();
+        let part = told
+            .and_then(|()| order.parts.recv().ok())
+            .ok_or(ReadError::Abort)?;
+        let place = out.get_mut(..part.len()).ok_or(ReadError::Abort)?;
+        place.copy_from_slice(&part);
+        let len = u64::try_from(part.len()).unwrap_or(0);
+        self.sent = self.sent.saturating_add(len);
+        Ok(part.len())
+    }
+
+    fn seek(&mut self, to: SeekFrom) -> SeekResult {
+        match to {
+            SeekFrom::Start(to) => {
+                self.sent = to;
+                SeekResult::Ok
+            }
+            _ => SeekResult::CantSeek,
+        }
     }
 }
 
@@ -267,7 +304,7 @@ fn value_of<'a>(line: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
     begin.eq_ignore_ascii_case(name).then(|| value.trim_ascii())
 }
 
-fn own_fault(error: curl::Error) -> FetchError {
+fn own_fault(error: impl std::fmt::Display) -> FetchError {
     FetchError::Host(error.to_string())
 }
 

@@ -84,6 +84,7 @@ impl Room {
         self.desk = Desk {
             regexes: self.regexes.fork(),
             allowed_fetch: Arc::clone(&self.allowed_fetch),
+            program: self.shared.program().into(),
             ..Desk::default()
         };
         self.seen = Counters::default();
