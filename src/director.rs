@@ -63,6 +63,7 @@ unsafe extern "C" fn tk_rs_get_headers(
         };
         // Of an earlier attempt. It may be the VM that this attempt is going to need.
         task.answer = None;
+        task.uncacheable.undo(ctx);
         let Some(call) = task.call(Director::new(director)) else {
             line(
                 Some(ctx),
@@ -74,19 +75,23 @@ unsafe extern "C" fn tk_rs_get_headers(
         };
         // SAFETY: a valid context and the director that it is for.
         let healthy = unsafe { ffi::tk_director_healthy(ctx.raw(), director) } != 0;
+        let mut uncacheable = ttl::Mark::default();
         let outcome = if healthy {
-            answer(ctx, call)
+            answer(ctx, call, &mut uncacheable)
         } else {
             Err(Failure::Sick {
                 program: call.name().to_owned(),
             })
         };
+        task.uncacheable = uncacheable;
         match outcome {
             Ok(held) => {
                 task.answer = Some(held);
                 0
             }
             Err(failure) => {
+                // There will be no `finish`.
+                task.uncacheable.undo(ctx);
                 line(Some(ctx), Tag::FetchError, &format!("tinykvm: {failure}"));
                 -1
             }
@@ -108,11 +113,12 @@ unsafe extern "C" fn tk_rs_finish(ctx: *const ffi::vrt_ctx, _director: *const ff
         if let Some(task) = unsafe { Task::of(ctx) } {
             // Nobody waits for an answer that was not wanted: its VM is free at once.
             task.answer = task.answer.take().filter(Held::is_delivered);
+            task.uncacheable.undo(ctx);
         }
     });
 }
 
-fn answer(ctx: Context<'_>, call: &Call) -> Result<Held, Failure> {
+fn answer(ctx: Context<'_>, call: &Call, uncacheable: &mut ttl::Mark) -> Result<Held, Failure> {
     let mut messages = Messages::new(ctx).of_vcl(&call.vcl.get().vcl);
     // With a body it begins behind that, as with any backend: clients take their time.
     if body::announced(ctx).is_none() {
@@ -146,7 +152,13 @@ fn answer(ctx: Context<'_>, call: &Call) -> Result<Held, Failure> {
     messages
         .put_content_type(&response.content_type)
         .map_err(|_| no_room())?;
-    let lifetime = ttl::Plan::announce(ctx, &mut messages, response.status, call.name());
+    let lifetime = ttl::Plan::announce(
+        ctx,
+        &mut messages,
+        response.status,
+        call.name(),
+        uncacheable,
+    );
 
     let bodiless_status = matches!(response.status, 204 | 304);
     let has_body = method != b"HEAD" && !bodiless_status && response.content_length > 0;

@@ -20,6 +20,7 @@ use crate::{
     guard::guard,
     live_update::Upload,
     state::{Director, Loaded},
+    ttl,
 };
 
 /// What a director is to do.
@@ -66,6 +67,7 @@ pub(crate) struct Task {
     /// Kept until the task ends and not only until the body is handed over: the reset of the
     /// request VM must not delay the client. One that takes no time is done already.
     pub(crate) answer: Option<Held>,
+    pub(crate) uncacheable: ttl::Mark,
     /// Texts that VCL was given.
     texts: Vec<CString>,
 }

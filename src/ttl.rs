@@ -7,6 +7,8 @@
 //! field gets its own text back, and fractions and keep, which have no word, their values.
 //! What VCL changed stays as VCL wants it. `docs/decisions/0010-lifetimes.md` has the rest.
 
+use std::mem;
+
 use runtime::{Cacheability, Exchange, Side};
 
 use crate::{
@@ -17,6 +19,26 @@ use crate::{
 };
 
 const NAME: &[u8] = b"Cache-Control";
+
+/// Whether a program has made the object of this attempt uncacheable. Varnish would keep that for
+/// the attempts behind a retry, whose answers it says nothing about.
+#[derive(Debug, Default)]
+pub(crate) struct Mark(bool);
+
+impl Mark {
+    fn set(&mut self, ctx: Context<'_>) {
+        // SAFETY: a valid context of a backend task.
+        self.0 |= unsafe { ffi::tk_object_set_uncacheable(ctx.raw()) } != 0;
+    }
+
+    /// The attempt is over. If an object came of it, that stays as it is.
+    pub(crate) fn undo(&mut self, ctx: Context<'_>) {
+        if mem::take(&mut self.0) {
+            // SAFETY: a valid context of a backend task.
+            unsafe { ffi::tk_object_undo_uncacheable(ctx.raw()) };
+        }
+    }
+}
 
 /// What is to be settled when VCL is done.
 #[derive(Debug)]
@@ -39,18 +61,24 @@ impl Plan {
         messages: &mut Messages<'_>,
         status: u16,
         program: &str,
+        mark: &mut Mark,
     ) -> Option<Self> {
-        let how = messages.cacheability?;
+        let mut how = messages.cacheability?;
         // SAFETY: a valid context of a backend task.
         let private = unsafe { ffi::tk_object_private(ctx.raw()) } != 0;
         if private {
             return None;
         }
         if !how.cacheable {
-            // SAFETY: as above.
-            unsafe { ffi::tk_object_set_uncacheable(ctx.raw()) };
-            if how.ttl.is_zero() {
-                return None;
+            if status == 304 {
+                // Vinyl Cache 9.0 takes an uncacheable object's 304 for one that the client is to
+                // have, not for news of the old object. No lifetime says the same to VCL.
+                how = Cacheability::NEVER;
+            } else {
+                mark.set(ctx);
+                if how.ttl.is_zero() {
+                    return None;
+                }
             }
         }
         let own = take_own(messages);
@@ -126,7 +154,7 @@ impl Plan {
 
 /// A lifetime from a program that VCL runs itself, where an object is being made: it counts at
 /// once, and VCL may change it afterwards.
-pub(crate) fn apply(ctx: Context<'_>, how: Cacheability, program: &[u8]) {
+pub(crate) fn apply(ctx: Context<'_>, how: Cacheability, program: &[u8], mark: &mut Mark) {
     // SAFETY: a valid context of a backend task.
     if unsafe { ffi::tk_object_private(ctx.raw()) } != 0 {
         return;
@@ -140,8 +168,7 @@ pub(crate) fn apply(ctx: Context<'_>, how: Cacheability, program: &[u8]) {
         return;
     }
     if !how.cacheable {
-        // SAFETY: as above.
-        unsafe { ffi::tk_object_set_uncacheable(ctx.raw()) };
+        mark.set(ctx);
         if how.ttl.is_zero() {
             return;
         }

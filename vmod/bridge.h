@@ -145,7 +145,10 @@ struct tk_ttl {
 };
 int tk_object_private(const struct vrt_ctx *);
 int tk_object_uncacheable(const struct vrt_ctx *);
-void tk_object_set_uncacheable(const struct vrt_ctx *);
+/* Whether that changed anything. */
+int tk_object_set_uncacheable(const struct vrt_ctx *);
+/* Does nothing once the object is made. */
+void tk_object_undo_uncacheable(const struct vrt_ctx *);
 struct tk_ttl tk_object_ttl(const struct vrt_ctx *);
 void tk_object_set_ttl(const struct vrt_ctx *, struct tk_ttl);
 double tk_default_grace(void);

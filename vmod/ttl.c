@@ -26,12 +26,33 @@ tk_object_uncacheable(VRT_CTX)
 	return (ctx->bo->uncacheable);
 }
 
-void
+int
 tk_object_set_uncacheable(VRT_CTX)
 {
 
 	(void)object(ctx);
+	if (ctx->bo->uncacheable)
+		return (0);
 	ctx->bo->uncacheable = 1;
+	return (1);
+}
+
+void
+tk_object_undo_uncacheable(VRT_CTX)
+{
+	struct objcore *oc = object(ctx);
+
+	if (oc->flags & OC_F_HFM) {
+		/*
+		 * The object is made of this attempt's answer, unless its body
+		 * fails while nobody has seen the object: vcl_backend_error is
+		 * next. Hit-for-pass is VCL's own wish.
+		 */
+		if (!ctx->bo->vfc->failed || !(oc->flags & OC_F_BUSY) || oc->flags & OC_F_HFP)
+			return;
+		oc->flags &= ~OC_F_HFM;
+	}
+	ctx->bo->uncacheable = 0;
 }
 
 struct tk_ttl
