@@ -53,7 +53,7 @@ fn a_transfer_that_waits_for_a_silent_server_ends_when_its_owner_leaves() {
 fn fetches_that_one_program_leaves_behind_keep_no_other_from_its_own() {
     let (url, ends) = silent();
     let site = Site::start(|_, _| ok(b"x"));
-    let (allowed, other) = (rules(&[url.clone()]), site.home(1));
+    let (allowed, other) = (rules(std::slice::from_ref(&url)), site.home(1));
     let mut left = 0;
     for _ in 0..300 {
         match Outgoing::default().fetch(&patient("leaving", &url), &allowed, &mut Full(1)) {
