@@ -11,7 +11,7 @@ use std::{
 
 use runtime::{
     Exchange, PullError, Reservation, Say, Severity,
-    chain::{Outcome, TransferError},
+    chain::{Outcome, SMALL, TransferError},
 };
 
 use crate::{
@@ -21,10 +21,6 @@ use crate::{
     log::{self, Tag},
     ttl,
 };
-
-/// A body up to this length is copied at once, so that its VM can serve the next request: what comes
-/// until the last byte is stored takes a worker longer than the guest took, sleep included.
-const SMALL: u64 = 16 << 10;
 
 /// An answer, and how far its body is handed over.
 #[derive(Debug)]
@@ -45,7 +41,9 @@ impl Answer {
         }
     }
 
-    /// Whether the whole body is there and short. To stream it would be to wake the client twice.
+    /// Whether the whole body is there and short. To stream it would be to wake the client twice. It is
+    /// copied at once, so that its VM can serve the next request: what comes until the last byte is
+    /// stored takes a worker longer than the guest took, sleep included.
     pub(crate) fn is_small(&self) -> bool {
         self.left <= SMALL && !self.outcome.response.streams
     }

@@ -53,6 +53,16 @@ fn told(limit: u64) -> String {
     }
 }
 
+/// Whether a program that may use `max` bytes gets a body of that length in one piece: what it gets
+/// at most.
+pub(crate) fn check(len: u64, max: u64) -> Result<u64, BodyError> {
+    let limit = max.min(MOST);
+    if len > limit {
+        return Err(BodyError::TooLarge { limit });
+    }
+    Ok(limit)
+}
+
 /// A body that has begun.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Body {
@@ -91,10 +101,7 @@ impl Body {
 
     /// Makes room for `expected` bytes in total.
     pub(crate) fn expect(&mut self, vm: &mut Vm, expected: u64, max: u64) -> Result<(), BodyError> {
-        let limit = max.min(MOST);
-        if expected > limit {
-            return Err(BodyError::TooLarge { limit });
-        }
+        let limit = check(expected, max)?;
         if expected <= self.room {
             return Ok(());
         }

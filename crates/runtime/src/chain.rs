@@ -8,8 +8,8 @@
 //! Guards: nobody waits for a request VM while he holds another. When the next program has none
 //! free, the data is copied out first and the VM that held it is given back: requests through
 //! a, b and requests through b, a cannot block each other, nor can a chain block itself that uses
-//! a program of one VM twice. Each item gets a VM that has been reset. What an item makes while the
-//! chain reads it is whole by one deadline.
+//! a program of one VM twice. What finds no room there fails at once (`detached.rs`). Each item gets
+//! a VM that has been reset. What an item makes while the chain reads it is whole by one deadline.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,6 +17,8 @@ use std::time::Duration;
 use smallvec::{SmallVec, smallvec};
 
 use crate::body::BodyError;
+use crate::detached::Detached;
+pub use crate::detached::{NoRoom, SMALL, detached_bytes};
 use crate::exchange::{Deadline, Exchange, Say, Severity};
 use crate::fields::check_value;
 use crate::program::{Program, ReserveError};
@@ -30,8 +32,6 @@ use crate::stream::PullError;
 pub const MOST_LINKS: usize = 16;
 /// Bytes that go from one VM to the next at once.
 const CHUNK: usize = 64 << 10;
-/// What the host holds for a chain while it waits for a VM.
-const MOST_HELD: u64 = 512 << 20;
 /// How long the item `fetch` may take.
 const FETCH_TIME: Duration = Duration::from_secs(60);
 
@@ -101,8 +101,7 @@ pub struct Outcome {
     pub reservation: Option<Reservation>,
     /// A threshold was reached.
     pub broken: bool,
-    held: Vec<u8>,
-    read: usize,
+    held: Detached,
 }
 
 /// Why a chain has no answer.
@@ -131,8 +130,8 @@ pub enum TransferError {
     Refused(#[from] BodyError),
     #[error(transparent)]
     Lost(#[from] PullError),
-    #[error("{len} bytes are more than the host keeps of a response")]
-    TooLarge { len: u64 },
+    #[error(transparent)]
+    NoRoom(#[from] NoRoom),
 }
 
 impl Chain {
@@ -263,6 +262,11 @@ fn next<E>(
     let mut reservation = match program.try_reserve() {
         Some(reservation) => reservation,
         None => {
+            // What it would refuse is not held until then.
+            let len = outcome.response.content_length;
+            program
+                .check_body(len)
+                .map_err(|error| lost(error.into()))?;
             outcome.detach(exchange).map_err(lost)?;
             exchange.before_waiting();
             program.reserve_before(exchange.deadline())?
@@ -286,8 +290,7 @@ impl Outcome {
             response,
             reservation: Some(reservation),
             broken: false,
-            held: Vec::new(),
-            read: 0,
+            held: Detached::default(),
         }
     }
 
@@ -296,7 +299,7 @@ impl Outcome {
         let headers: Vec<&[u8]> = headers.iter().map(|field| &**field).collect();
         let deadline = exchange.deadline_within(FETCH_TIME);
         let mut response = Response::failed();
-        let mut held = Vec::new();
+        let mut held = Detached::default();
         match exchange.outgoing().self_request(path, &headers, deadline) {
             Ok(fetched) => {
                 response.status = fetched.status;
@@ -318,7 +321,6 @@ impl Outcome {
             reservation: None,
             broken: false,
             held,
-            read: 0,
         }
     }
 
@@ -333,8 +335,7 @@ impl Outcome {
             },
             reservation: None,
             broken: false,
-            held: text,
-            read: 0,
+            held: Detached::said(text),
         }
     }
 
@@ -348,7 +349,7 @@ impl Outcome {
     pub fn pull(&mut self, into: &mut [u8]) -> Result<usize, PullError> {
         match &mut self.reservation {
             Some(reservation) => reservation.pull(into),
-            None => Ok(self.pull_held(into)),
+            None => Ok(self.held.pull(into)),
         }
     }
 
@@ -361,7 +362,7 @@ impl Outcome {
     ) -> Result<usize, PullError> {
         match &mut self.reservation {
             Some(reservation) => reservation.pull_and_say(into, whole_by, say),
-            None => Ok(self.pull_held(into)),
+            None => Ok(self.held.pull(into)),
         }
     }
 
@@ -374,74 +375,37 @@ impl Outcome {
             .map(|reservation| reservation.whole_by(exchange))
     }
 
-    fn pull_held(&mut self, into: &mut [u8]) -> usize {
-        let rest = self.held();
-        let len = rest.len().min(into.len());
-        if let (Some(to), Some(from)) = (into.get_mut(..len), rest.get(..len)) {
-            to.copy_from_slice(from);
-        }
-        self.read = self.read.saturating_add(len);
-        len
-    }
-
     /// Copies what is left of the body to the host and gives the VM back. On an error the VM is kept,
     /// and the answer in it, unless some of that is gone: then it is lost.
     pub fn detach(&mut self, exchange: &mut dyn Exchange) -> Result<(), TransferError> {
-        let mut held = Vec::new();
-        match self.read_whole(&mut held, exchange) {
-            // The program was not asked for anything yet.
-            Err(error @ TransferError::TooLarge { .. }) if held.is_empty() => Err(error),
-            Err(error) => {
-                self.reservation = None;
-                Err(error)
-            }
-            Ok(()) => {
-                if self.reservation.take().is_some() {
-                    (self.held, self.read) = (held, 0);
-                }
-                Ok(())
-            }
-        }
-    }
-
-    fn read_whole(
-        &mut self,
-        held: &mut Vec<u8>,
-        exchange: &mut dyn Exchange,
-    ) -> Result<(), TransferError> {
         let whole_by = self.whole_by(exchange);
-        let len = self.response.content_length;
         let Some(reservation) = &mut self.reservation else {
             return Ok(());
         };
-        if len > MOST_HELD {
-            return Err(TransferError::TooLarge { len });
-        }
-        let most = usize::try_from(len).unwrap_or(usize::MAX);
+        let mut held = Detached::new(reservation.detached());
+        // Before the program is asked for anything.
+        held.expect(self.response.content_length)?;
         let mut say = |severity, line: &[u8]| exchange.log(severity, line);
-        loop {
-            // What a program announces is not yet there: memory is taken as it comes.
-            let filled = held.len();
-            let more = most.saturating_sub(filled).min(CHUNK);
-            held.try_reserve(more)
-                .map_err(|_| TransferError::TooLarge { len })?;
-            held.resize(filled.saturating_add(more), 0);
-            let count = match held.get_mut(filled..) {
-                Some(room) if !room.is_empty() => {
-                    reservation.pull_and_say(room, whole_by, &mut say)?
-                }
-                _ => 0,
-            };
-            held.truncate(filled.saturating_add(count));
-            if count == 0 {
-                return Ok(());
+        let result = loop {
+            let pull = |room: &mut [u8]| Ok(reservation.pull_and_say(room, whole_by, &mut say)?);
+            match held.fill(CHUNK, pull) {
+                Ok(0) => break Ok(()),
+                Ok(_) => {}
+                Err(error) => break Err(error),
             }
+        };
+        match result {
+            Err(error @ TransferError::NoRoom(_)) if held.len() == 0 => return Err(error),
+            Err(_) => {}
+            Ok(()) => self.held = held,
         }
+        self.reservation = None;
+        result
     }
 
     /// What is left of a body that the host has.
     pub fn held(&self) -> &[u8] {
-        self.held.get(self.read..).unwrap_or_default()
+        self.held.rest()
     }
 
     /// Makes the body the request body of another VM, and gives the own one back.
@@ -453,7 +417,7 @@ impl Outcome {
         to.begin_body(Some(self.response.content_length))?;
         if self.reservation.is_none() {
             let held = std::mem::take(&mut self.held);
-            to.push_body(&held, exchange)?;
+            to.push_body(held.rest(), exchange)?;
             return Ok(to.end_body(exchange)?);
         }
         let len = usize::try_from(self.response.content_length).unwrap_or(usize::MAX);

@@ -17,9 +17,11 @@ use parking_lot::Mutex;
 use sandbox::{BootError, Fault, Host, HostError, Image, MainVm};
 
 use crate::announce;
+use crate::body::{self, BodyError};
+use crate::detached::Room;
 use crate::exchange::Severity;
 use crate::figures;
-use crate::hypercalls::{Desk, EntryPoints, MemoryLimits, Regexes};
+use crate::hypercalls::{Desk, Entry, EntryPoints, MemoryLimits, Regexes};
 use crate::journal;
 use crate::launch::{Role, boot_config, memory_limits, run_main};
 use crate::outgoing::FetchRule;
@@ -103,6 +105,7 @@ pub(crate) struct Instance {
     pool: Pool<Box<Slot>>,
     missing: Mutex<Missing>,
     forking: AtomicBool,
+    detached: Arc<Room>,
     slot_counters: Vec<Arc<SlotCounters>>,
     pub(crate) counters: Arc<InstanceCounters>,
 }
@@ -210,6 +213,7 @@ impl Instance {
                 failed_at: None,
             }),
             forking: AtomicBool::new(false),
+            detached: Arc::new(Room::for_one()),
             slot_counters: (0..concurrency).map(|_| Arc::default()).collect(),
             counters: Arc::default(),
         });
@@ -252,6 +256,19 @@ impl Instance {
             (Some(from), Some(to)) => from.hand_over(to),
             _ => Ok(None),
         }
+    }
+
+    /// Whether a request body may have that length, as far as that is known without a VM.
+    pub(crate) fn check_body(&self, len: u64) -> Result<(), BodyError> {
+        match self.entry.get(Entry::StreamPost) {
+            Some(_) => Ok(()),
+            None => body::check(len, self.max_body()).map(drop),
+        }
+    }
+
+    /// Room for answers that have no VM any more.
+    pub(crate) fn detached(&self) -> &Arc<Room> {
+        &self.detached
     }
 
     /// What a request body may have.

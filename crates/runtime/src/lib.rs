@@ -5,6 +5,7 @@ mod body;
 mod budget;
 pub mod chain;
 pub mod config;
+mod detached;
 mod exchange;
 mod fields;
 pub mod figures;

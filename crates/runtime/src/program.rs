@@ -18,6 +18,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex, RwLock};
 
+use crate::body::BodyError;
 use crate::exchange::{Deadline, Limit, Severity};
 use crate::figures::{self, Account};
 use crate::instance::{Instance, StartError};
@@ -230,6 +231,12 @@ impl Program {
         let instance = self.current.read().clone()?;
         let slot = instance.try_take()?;
         Some(Reservation::new(slot, instance))
+    }
+
+    /// Whether the program may get a body of that length, as far as that is known without a VM.
+    pub(crate) fn check_body(&self, len: u64) -> Result<(), BodyError> {
+        let instance = self.current.read().clone();
+        instance.map_or(Ok(()), |instance| instance.check_body(len))
     }
 
     fn reserve_patiently(

@@ -7,6 +7,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use crate::body::BodyError;
+use crate::detached::Room;
 use crate::exchange::{Deadline, Exchange, Say, Severity};
 use crate::instance::{Instance, Retired};
 use crate::journal;
@@ -34,6 +35,11 @@ impl Reservation {
     /// The program's name.
     pub fn program(&self) -> &str {
         self.instance.name()
+    }
+
+    /// Room for an answer that the VM has no more.
+    pub(crate) fn detached(&self) -> &Arc<Room> {
+        self.instance.detached()
     }
 
     /// Says which request the body belongs to that comes next. Not needed without a body.

@@ -9,7 +9,7 @@ use std::convert::Infallible;
 use std::ptr;
 use std::sync::Arc;
 
-use runtime::chain::{Chain, Item, Opening, TransferError};
+use runtime::chain::{Chain, Item, NoRoom, Opening, TransferError};
 use runtime::{Cacheability, Exchange, FieldError, Request, Reservation, Severity, Side, Threads};
 use support::program_with;
 
@@ -152,7 +152,10 @@ fn an_answer_is_lost_for_want_of_memory_only_where_some_of_it_was_read() {
         let result = outcome.detach(&mut Silent);
         REFUSED.set(usize::MAX);
         assert!(
-            matches!(result, Err(TransferError::TooLarge { len: SIZE })),
+            matches!(
+                result,
+                Err(TransferError::NoRoom(NoRoom::TooLarge { len: SIZE }))
+            ),
             "{result:?}"
         );
         assert_eq!(outcome.reservation.is_none(), lost);

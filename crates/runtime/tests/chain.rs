@@ -9,7 +9,9 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
-use runtime::chain::{Chain, ChainError, Item, Link, MOST_LINKS, Opening, Outcome, TooLong};
+use runtime::chain::{
+    Chain, ChainError, Item, Link, MOST_LINKS, Opening, Outcome, TooLong, detached_bytes,
+};
 use runtime::{Exchange, Program, Recorded, Reservation, Threads};
 use support::{BOTH, program, program_with};
 
@@ -253,4 +255,59 @@ fn an_answer_outlives_its_vm_once_it_is_detached() {
     let rest = text(outcome);
     assert_eq!(rest.len(), 99_990);
     assert!(rest.starts_with("klm"));
+}
+
+/// A program of one VM and little memory.
+fn tight(name: &str) -> Arc<Program> {
+    program_with(name, Threads::AsHostLikes, |recipe| {
+        recipe.max_request_memory = 4 << 20;
+        recipe.max_request_time = Duration::from_secs(60);
+        recipe.concurrency = 1;
+    })
+}
+
+#[test]
+fn nothing_waits_for_a_program_that_is_too_big_for_it() {
+    let (maker, taker) = (tight("stream"), tight("echo"));
+    let long = chain(&[(&maker, "/100000000/65536"), (&taker, "/")]);
+    let busy = taker.reserve().unwrap();
+    for _ in 0..3 {
+        let result = run_with(&long, OPENING, b"", &mut Recorded::new("GET", &[]));
+        let text = result.unwrap_err().to_string();
+        assert!(text.contains("max_request_memory"), "{text}");
+    }
+    drop(busy);
+    assert_eq!(run(&chain(&[(&taker, "/")]), b"x").response.status, 200);
+}
+
+#[test]
+fn what_waits_for_a_busy_program_without_a_vm_is_bounded_and_what_is_beyond_fails_at_once() {
+    const LEN: u64 = 100_000_000;
+    let (maker, taker) = (tight("stream"), tight("upload"));
+    let long = chain(&[(&maker, "/100000000/65536"), (&taker, "/")]);
+    let other = chain(&[(&tight("answer"), "/size/100000"), (&taker, "/")]);
+    let small = chain(&[(&maker, "/10000/0"), (&taker, "/")]);
+    let busy = taker.reserve().unwrap();
+    thread::scope(|scope| {
+        let waiting = [(); 2].map(|()| scope.spawn(|| run(&long, b"").response.status));
+        while detached_bytes() < 2 * LEN {
+            thread::yield_now();
+        }
+        for _ in 0..3 {
+            let result = run_with(&long, OPENING, b"", &mut Recorded::new("GET", &[]));
+            let text = result.unwrap_err().to_string();
+            let why = "does not get the answer of stream: no room for 100000000 bytes";
+            assert!(text.contains(why), "{text}");
+            assert!(detached_bytes() < 3 * LEN);
+        }
+        // Others have room, and small answers need none.
+        let more = [&other, &small].map(|chain| scope.spawn(|| run(chain, b"").response.status));
+        while detached_bytes() < 2 * LEN + 100_000 {
+            thread::yield_now();
+        }
+        drop(busy);
+        for thread in waiting.into_iter().chain(more) {
+            assert_eq!(thread.join().unwrap(), 200);
+        }
+    });
 }

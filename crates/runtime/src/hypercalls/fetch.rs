@@ -106,9 +106,10 @@ fn code(error: &FetchError) -> i64 {
         FetchError::TimedOut => TIMED_OUT,
         FetchError::Redirects(_) => TOO_MANY_REDIRECTS,
         FetchError::Transfer { code, .. } => i64::from(*code),
-        FetchError::Busy(_) | FetchError::Crowded(_) | FetchError::Host(_) => {
-            i64::from(abi::TINYKVM_FETCH_FAILED)
-        }
+        FetchError::Busy(_)
+        | FetchError::Crowded(_)
+        | FetchError::NoRoom(_)
+        | FetchError::Host(_) => i64::from(abi::TINYKVM_FETCH_FAILED),
         FetchError::Refused(_) | FetchError::NoHome => i64::from(abi::TINYKVM_FETCH_REFUSED),
         FetchError::TooDeep(_) => i64::from(abi::TINYKVM_FETCH_TOO_DEEP),
     }

@@ -33,6 +33,7 @@ pub(crate) use fields::Fields;
 pub use home::{SelfRequests, SelfRequestsError};
 pub(crate) use transfer::{Head, Method};
 
+use crate::detached::{Detached, NoRoom};
 use crate::statistics::{OutgoingCounters, OutgoingValues};
 
 /// Self-requests that cause one another.
@@ -143,12 +144,22 @@ impl Outgoing {
 }
 
 /// A whole answer.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug)]
 pub struct Fetched {
     pub status: u16,
     /// Empty if there is none.
     pub content_type: Vec<u8>,
-    pub body: Vec<u8>,
+    pub(crate) body: Detached,
+}
+
+impl Default for Fetched {
+    fn default() -> Self {
+        Self {
+            status: 0,
+            content_type: Vec::new(),
+            body: Detached::fetched(),
+        }
+    }
 }
 
 impl Taker for Fetched {
@@ -169,8 +180,7 @@ impl Taker for Fetched {
         if u64::try_from(len).unwrap_or(u64::MAX) > MOST_KEPT {
             return Err(FetchError::TooLarge(MOST_KEPT));
         }
-        self.body.extend_from_slice(part);
-        Ok(())
+        Ok(self.body.push(part)?)
     }
 }
 
@@ -197,6 +207,8 @@ pub enum FetchError {
     TimedOut,
     #[error("the answer has more than {0} bytes")]
     TooLarge(u64),
+    #[error(transparent)]
+    NoRoom(#[from] NoRoom),
     /// By libcurl: its code and its words.
     #[error("{text}")]
     Transfer { code: u32, text: String },
@@ -210,7 +222,7 @@ impl FetchError {
     pub fn status(&self) -> u16 {
         match self {
             Self::TooDeep(_) => 508,
-            Self::Busy(_) | Self::Crowded(_) => 503,
+            Self::Busy(_) | Self::Crowded(_) | Self::NoRoom(_) => 503,
             Self::TimedOut => 504,
             Self::NoHome | Self::Malformed(_) | Self::Field(_) | Self::Host(_) => 500,
             Self::Refused(_) | Self::Redirects(_) | Self::TooLarge(_) | Self::Transfer { .. } => {
