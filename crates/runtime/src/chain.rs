@@ -205,6 +205,7 @@ impl Chain {
                     Outcome::of_program(reservation, &request, exchange)
                 }
                 Item::Fetch { path, headers } if before.is_none() => {
+                    exchange.before_waiting();
                     Outcome::of_fetch(path, headers, exchange)
                 }
                 Item::Fetch { .. } => return Err(ChainError::LateFetch),

@@ -11,7 +11,7 @@
 
 use std::time::Instant;
 
-use sandbox::{Exit, GuestVirt, HostError, Regs};
+use sandbox::{Exit, Fault, GuestVirt, HostError, Regs};
 
 use crate::exchange::Severity;
 use crate::hypercalls::{EntryPoints, Scene, Stage, Waiting};
@@ -25,8 +25,8 @@ use crate::warming::BACK_TO_WAITING;
 pub(crate) struct Waits {
     /// The place of the request.
     pub(crate) request: GuestVirt,
-    /// With which it goes on.
-    pub(crate) regs: Regs,
+    /// With which it goes on, once something else was called.
+    pub(crate) regs: Option<Regs>,
 }
 
 /// Whether a slot's VM can go on without a reset, and from where.
@@ -138,6 +138,17 @@ impl Slot {
         Ok(())
     }
 
+    /// Something else is about to be called than what a paused program waits for.
+    pub(crate) fn leave_waiting(&mut self) -> Result<(), Fault> {
+        if let Some(Waits {
+            regs: regs @ None, ..
+        }) = &mut self.lasting.waits
+        {
+            *regs = Some(self.vm.regs_behind_call()?);
+        }
+        Ok(())
+    }
+
     /// Empties what the host keeps for one request.
     fn forget_request(&mut self) {
         self.vm.begin_next_call();
@@ -163,14 +174,10 @@ impl Slot {
         let result = self.vm.continue_from_stop(deadline, &mut scene);
         let why = match (result, entry.waiting()) {
             (Ok(Exit::Stopped(_)), Some(Waiting::Paused { request })) => {
-                match self.vm.regs_behind_call() {
-                    Ok(regs) => {
-                        self.lasting.waits = Some(Waits { request, regs });
-                        self.forget_request();
-                        return Ok(());
-                    }
-                    Err(fault) => self.vm.image().describe(&fault),
-                }
+                let regs = None;
+                self.lasting.waits = Some(Waits { request, regs });
+                self.forget_request();
+                return Ok(());
             }
             (Ok(_), _) => "it did not come to waiting for requests".to_owned(),
             (Err(fault), _) => self.vm.image().describe(&fault),

@@ -165,6 +165,8 @@ impl Slot {
             inflow.told,
         ];
         let deadline = exchange.call_deadline(instance.max_request_time());
+        self.leave_waiting()
+            .map_err(|fault| self.taker_failed(&fault, deadline.limit))?;
         let exit = self
             .run(instance, exchange, |vm, scene| {
                 vm.call(function, &arguments, deadline.at, scene)

@@ -128,18 +128,19 @@ impl Vm {
         self.machine.run(deadline, calls)
     }
 
-    /// Continues a program that was not reset and waits again: the call in which it waits, behind
-    /// which it had the registers `waits`, returns, whatever was called since. Clocks and random bytes
-    /// are fresh, everything else is as the program left it.
+    /// Continues a program that was not reset and waits again: the call in which it waits returns. If
+    /// something else was called since, with the registers that it had behind that call. Clocks and
+    /// random bytes are fresh, everything else is as the program left it.
     pub fn resume_waiting(
         &mut self,
-        waits: Regs,
+        behind_call: Option<Regs>,
         deadline: Instant,
         calls: &mut dyn Hypercalls,
     ) -> Result<Exit, Fault> {
-        self.frame.prepare(waits.rip, 0, 0, false);
-        let page = self.frame.page(&waits);
-        self.machine.regs = waits;
+        self.machine.regs = behind_call.unwrap_or(self.machine.regs);
+        let regs = self.machine.regs;
+        self.frame.prepare(regs.rip, 0, 0, false);
+        let page = self.frame.page(&regs);
         self.machine
             .memory
             .write_system(GuestPhys::new(layout::FRAME), tinykvm_sys::bytes_of(&page));

@@ -168,7 +168,7 @@ fn a_program_goes_on_behind_the_call_that_stopped_it_whatever_ran_meanwhile() {
         let waits = vm.regs_behind_call().unwrap();
         let exit = vm.call(function, &[], soon(), &mut heard);
         assert!(matches!(exit, Ok(Exit::Returned { .. })), "{exit:?}");
-        assert_eq!(vm.resume_waiting(waits, soon(), &mut heard), stopped);
+        assert_eq!(vm.resume_waiting(Some(waits), soon(), &mut heard), stopped);
     }
     assert_eq!(vm.continue_from_stop(soon(), &mut heard), stopped);
     assert_eq!(heard.printed, b"012345");

@@ -46,6 +46,7 @@ fn go(scene: &mut Scene<'_>, vm: &mut VmCall<'_>, rules: &[FetchRule]) -> Result
         let outgoing = scene.outgoing();
         let wish = order.wish(url, vm.deadline, &scene.desk.program);
         let begun = Instant::now();
+        scene.before_waiting();
         // What is written counts until the request's end; the program needs some to go on with.
         let most = scene.limits.max_request_memory / 8 * 7;
         let mut taking = Taking::new(vm.memory, &order, most);
@@ -80,6 +81,13 @@ fn go(scene: &mut Scene<'_>, vm: &mut VmCall<'_>, rules: &[FetchRule]) -> Result
 }
 
 impl Scene<'_> {
+    /// The answer may be made by a program whose VM the transaction still holds.
+    fn before_waiting(&mut self) {
+        if let Stage::Request(exchange) = &mut self.stage {
+            exchange.before_waiting();
+        }
+    }
+
     /// Where requests go that the guest makes now.
     pub(super) fn outgoing(&self) -> Outgoing {
         match &self.stage {
