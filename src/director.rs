@@ -37,6 +37,11 @@ enum Failure {
         program: String,
         error: TransferError,
     },
+    #[error(
+        "program {program}: a 304 that is not for the cache, which this Varnish cannot merge: \
+         answer 200, or let it be cacheable"
+    )]
+    Unmergeable { program: String },
     #[error("program {program} is sick: backend.set_health says so")]
     Sick { program: String },
 }
@@ -63,7 +68,6 @@ unsafe extern "C" fn tk_rs_get_headers(
         };
         // Of an earlier attempt. It may be the VM that this attempt is going to need.
         task.answer = None;
-        task.uncacheable.undo(ctx);
         let Some(call) = task.call(Director::new(director)) else {
             line(
                 Some(ctx),
@@ -152,6 +156,11 @@ fn answer(ctx: Context<'_>, call: &Call, uncacheable: &mut ttl::Mark) -> Result<
     messages
         .put_content_type(&response.content_type)
         .map_err(|_| no_room())?;
+    if ttl::is_unmergeable(ctx, &messages, response.status) {
+        return Err(Failure::Unmergeable {
+            program: call.name().to_owned(),
+        });
+    }
     let lifetime = ttl::Plan::announce(
         ctx,
         &mut messages,

@@ -88,7 +88,7 @@ pub(crate) fn run(ctx: Context<'_>, state: &State, order: &Order<'_>) -> Result<
         .map_err(|error| misuse(&error.to_string()))?;
 
     let mut messages = Messages::new(ctx).of_vcl(&state.vcl);
-    if let Some(answer) = task.as_mut().and_then(|task| task.answer.as_mut()) {
+    if let Some(answer) = task.and_then(|task| task.answer.as_mut()) {
         messages.give_way(answer);
     }
     let opening = Opening {
@@ -107,9 +107,8 @@ pub(crate) fn run(ctx: Context<'_>, state: &State, order: &Order<'_>) -> Result<
     if result.is_err() {
         messages.forget_lifetime();
     }
-    // Only backend tasks have objects.
-    if let (Some(how), Some(task)) = (messages.cacheability, task) {
-        ttl::apply(ctx, how, order.program, &mut task.uncacheable);
+    if let Some(how) = messages.cacheability {
+        ttl::apply(ctx, how, order.program);
     }
     let mut outcome = result.map_err(|error| {
         complain(ctx, order, &error.to_string());

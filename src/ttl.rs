@@ -20,15 +20,17 @@ use crate::{
 
 const NAME: &[u8] = b"Cache-Control";
 
-/// Whether a program has made the object of this attempt uncacheable. Varnish would keep that for
-/// the attempts behind a retry, whose answers it says nothing about.
+/// Whether a program has made the object of this attempt uncacheable with an error. Varnish would
+/// keep that for the attempts behind a retry, whose answers it says nothing about.
 #[derive(Debug, Default)]
 pub(crate) struct Mark(bool);
 
 impl Mark {
-    fn set(&mut self, ctx: Context<'_>) {
+    fn set(&mut self, ctx: Context<'_>, status: u16) {
         // SAFETY: a valid context of a backend task.
-        self.0 |= unsafe { ffi::tk_object_set_uncacheable(ctx.raw()) } != 0;
+        let new = unsafe { ffi::tk_object_set_uncacheable(ctx.raw()) } != 0;
+        // Of another answer VCL may use a part, and that is for one client.
+        self.0 = new && status >= 500;
     }
 
     /// The attempt is over. If an object came of it, that stays as it is.
@@ -38,6 +40,20 @@ impl Mark {
             unsafe { ffi::tk_object_undo_uncacheable(ctx.raw()) };
         }
     }
+}
+
+fn is_private(ctx: Context<'_>) -> bool {
+    // SAFETY: a valid context of a backend task.
+    unsafe { ffi::tk_object_private(ctx.raw()) != 0 }
+}
+
+/// Whether this response says of an old object that it is good, and not for the cache any more. Vinyl
+/// Cache 9.0 would hand it to a client that has asked nothing of the sort.
+pub(crate) fn is_unmergeable(ctx: Context<'_>, messages: &Messages<'_>, status: u16) -> bool {
+    let uncacheable = messages.cacheability.is_some_and(|how| !how.cacheable);
+    // SAFETY: it has no arguments.
+    let merges = unsafe { ffi::tk_merges_uncacheable() } != 0;
+    status == 304 && uncacheable && !merges && !is_private(ctx)
 }
 
 /// What is to be settled when VCL is done.
@@ -63,22 +79,14 @@ impl Plan {
         program: &str,
         mark: &mut Mark,
     ) -> Option<Self> {
-        let mut how = messages.cacheability?;
-        // SAFETY: a valid context of a backend task.
-        let private = unsafe { ffi::tk_object_private(ctx.raw()) } != 0;
-        if private {
+        let how = messages.cacheability?;
+        if is_private(ctx) {
             return None;
         }
         if !how.cacheable {
-            if status == 304 {
-                // Vinyl Cache 9.0 takes an uncacheable object's 304 for one that the client is to
-                // have, not for news of the old object. No lifetime says the same to VCL.
-                how = Cacheability::NEVER;
-            } else {
-                mark.set(ctx);
-                if how.ttl.is_zero() {
-                    return None;
-                }
+            mark.set(ctx, status);
+            if how.ttl.is_zero() {
+                return None;
             }
         }
         let own = take_own(messages);
@@ -154,12 +162,11 @@ impl Plan {
 
 /// A lifetime from a program that VCL runs itself, where an object is being made: it counts at
 /// once, and VCL may change it afterwards.
-pub(crate) fn apply(ctx: Context<'_>, how: Cacheability, program: &[u8], mark: &mut Mark) {
-    // SAFETY: a valid context of a backend task.
-    if unsafe { ffi::tk_object_private(ctx.raw()) } != 0 {
+pub(crate) fn apply(ctx: Context<'_>, how: Cacheability, program: &[u8]) {
+    if is_private(ctx) {
         return;
     }
-    // SAFETY: as above.
+    // SAFETY: a valid context of a backend task.
     let uncacheable = unsafe { ffi::tk_object_uncacheable(ctx.raw()) } != 0;
     if how.cacheable && uncacheable {
         let program = String::from_utf8_lossy(program);
@@ -168,7 +175,8 @@ pub(crate) fn apply(ctx: Context<'_>, how: Cacheability, program: &[u8], mark: &
         return;
     }
     if !how.cacheable {
-        mark.set(ctx);
+        // SAFETY: as above.
+        unsafe { ffi::tk_object_set_uncacheable(ctx.raw()) };
         if how.ttl.is_zero() {
             return;
         }

@@ -8,8 +8,8 @@
 //! `${hammer}` (tests/hammer), `${free_port}` (a TCP port that nobody uses), and `${xid}`, the header that Varnish calls X-Varnish and Vinyl Cache
 //! X-Vinyl.
 //! One with a line `# needs: restrict`, or `# needs: no restrict`, is there only for a Varnish whose
-//! VCL compiler knows `$Restrict`, or for one whose does not; `# needs: refresh` is about
-//! `vcl_backend_refresh`.
+//! VCL compiler knows `$Restrict`, or for one whose does not; `# needs: refresh` and `# needs: no
+//! refresh` are about `vcl_backend_refresh`.
 
 mod hammer;
 
@@ -61,6 +61,7 @@ fn is_for_this_varnish(file: &Path) -> bool {
         (!has(env!("VARNISH_RESTRICTS"))).then_some("# needs: restrict"),
         has(env!("VARNISH_RESTRICTS")).then_some("# needs: no restrict"),
         (!has(env!("VARNISH_REFRESHES"))).then_some("# needs: refresh"),
+        has(env!("VARNISH_REFRESHES")).then_some("# needs: no refresh"),
     ];
     !text.lines().any(|line| missing.contains(&Some(line)))
 }

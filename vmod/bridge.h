@@ -149,6 +149,8 @@ int tk_object_uncacheable(const struct vrt_ctx *);
 int tk_object_set_uncacheable(const struct vrt_ctx *);
 /* Does nothing once the object is made. */
 void tk_object_undo_uncacheable(const struct vrt_ctx *);
+/* Whether a 304 may make the old object's successor uncacheable. */
+int tk_merges_uncacheable(void);
 struct tk_ttl tk_object_ttl(const struct vrt_ctx *);
 void tk_object_set_ttl(const struct vrt_ctx *, struct tk_ttl);
 double tk_default_grace(void);

@@ -40,19 +40,16 @@ tk_object_set_uncacheable(VRT_CTX)
 void
 tk_object_undo_uncacheable(VRT_CTX)
 {
-	struct objcore *oc = object(ctx);
 
-	if (oc->flags & OC_F_HFM) {
-		/*
-		 * The object is made of this attempt's answer, unless its body
-		 * fails while nobody has seen the object: vcl_backend_error is
-		 * next. Hit-for-pass is VCL's own wish.
-		 */
-		if (!ctx->bo->vfc->failed || !(oc->flags & OC_F_BUSY) || oc->flags & OC_F_HFP)
-			return;
-		oc->flags &= ~OC_F_HFM;
-	}
-	ctx->bo->uncacheable = 0;
+	if (!(object(ctx)->flags & OC_F_HFM))
+		ctx->bo->uncacheable = 0;
+}
+
+int
+tk_merges_uncacheable(void)
+{
+
+	return (TK_MERGES_UNCACHEABLE);
 }
 
 struct tk_ttl

@@ -20,6 +20,9 @@
 #  error "TinyKVM needs Varnish 7.1 or newer"
 #endif
 
+/* Later ones take the 304 of a fetch that is uncacheable for the client's. */
+#define TK_MERGES_UNCACHEABLE	(VRT_MAJOR_VERSION < 23)
+
 /* The transaction of a log line that belongs to none. */
 #if VRT_MAJOR_VERSION < 17
 #  define NO_VXID	0

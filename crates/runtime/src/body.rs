@@ -5,7 +5,7 @@
 //! Guards: the room grows by doubling where that fits, up to what the program may use, and what was
 //! announced is only believed up to that.
 
-use sandbox::{AccessError, GuestVirt, MapError, Place, Protection, Vm};
+use sandbox::{AccessError, AccessKind, GuestVirt, MapError, Place, Protection, Vm};
 
 use crate::{exchange::Limit, request_abi::Content};
 
@@ -115,7 +115,14 @@ impl Body {
         self.map(vm, expected, limit)
     }
 
-    pub(crate) fn push(&mut self, vm: &mut Vm, chunk: &[u8], max: u64) -> Result<(), BodyError> {
+    /// Adds `chunk`, and leaves the program `rest` of the bytes that it may use, `max`.
+    pub(crate) fn push(
+        &mut self,
+        vm: &mut Vm,
+        chunk: &[u8],
+        max: u64,
+        rest: u64,
+    ) -> Result<(), BodyError> {
         let limit = max.min(MOST);
         let len = u64::try_from(chunk.len())
             .ok()
@@ -134,7 +141,14 @@ impl Body {
             .at
             .checked_add(self.len)
             .ok_or(BodyError::TooLarge { limit })?;
-        vm.memory_mut().write(place, chunk)?;
+        let memory = vm.memory_mut();
+        memory.leave_free(Some(rest));
+        let written = memory.write(place, chunk);
+        memory.leave_free(None);
+        written.map_err(|error| match error.kind {
+            AccessKind::NoRoom => BodyError::TooLarge { limit },
+            _ => BodyError::Unwritable(error),
+        })?;
         self.len = len;
         Ok(())
     }

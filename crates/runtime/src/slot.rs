@@ -117,9 +117,12 @@ impl Slot {
         if let Some(function) = instance.entry().get(Entry::StreamPost) {
             return self.stream_in(instance, function, chunk, exchange);
         }
+        let max = instance.max_body();
+        // What a body has written counts until the VM is reset.
+        let rest = if instance.is_ephemeral() { 0 } else { max / 8 };
         self.body
             .get_or_insert_with(Body::begin)
-            .push(&mut self.vm, chunk, instance.max_body())
+            .push(&mut self.vm, chunk, max, rest)
     }
 
     fn load(&mut self) -> Result<(), BodyError> {

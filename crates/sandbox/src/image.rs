@@ -62,7 +62,7 @@ impl Image {
         self.frozen.span()
     }
 
-    /// Pages that a VM may have written and still keep them for its next request.
+    /// Pages of its own that a VM may keep for its next request.
     pub(crate) fn keep_pages(&self) -> u64 {
         self.limits.keep / PAGE_SIZE
     }

@@ -295,14 +295,20 @@ impl Machine {
             self.look_at_memory()?;
         }
         self.unattended = false;
+        self.memory.leave_free(Some(0));
         self.arm(deadline);
         self.stopwatch = Stopwatch::start();
         let result = self.run_armed(deadline, calls);
         let spent = self.stopwatch.read();
         self.counters.cpu_time += spent;
-        // Of a VM that is not reset each time it adds up.
-        self.look_in = self.look_in.saturating_sub(spent);
+        self.look_in = match result {
+            // What tells the client of it may run as well.
+            Err(Fault::OutOfMemory { .. }) => time_to_write(0, self.bits),
+            // Of a VM that is not reset each time it adds up.
+            _ => self.look_in.saturating_sub(spent),
+        };
         self.watch.disarm();
+        self.memory.leave_free(None);
         result
     }
 

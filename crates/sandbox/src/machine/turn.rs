@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use super::{Exit, Machine, Stands, Turn, broken};
-use crate::address::{GuestPhys, GuestVirt};
+use crate::address::{GuestPhys, GuestVirt, PAGE_SIZE};
 use crate::kvm::Event;
 use crate::layout;
 use crate::linux::{self, FsBase, Outcome};
@@ -31,7 +31,13 @@ impl Machine {
         }
         let turn = self.answer(event, deadline, calls);
         if self.memory.was_refused() {
-            let (used, limit) = (self.memory.used_bytes(), self.memory.limit());
+            let limit = self.memory.limit();
+            // With the page that it wanted.
+            let used = self
+                .memory
+                .used_bytes()
+                .max(limit)
+                .saturating_add(PAGE_SIZE);
             return Err(Fault::OutOfMemory { used, limit });
         }
         let turn = turn?;

@@ -254,7 +254,7 @@ impl Memory {
                 })
             })?;
             if write && entry & DIRTY == 0 {
-                if !self.has_room_for_page() {
+                if !self.has_room_for(paging::frame_of(entry)) {
                     return Err(error(AccessKind::NoRoom));
                 }
                 paging::mark_dirty(&self.backing, va, at, entry);

@@ -21,13 +21,17 @@ impl Held {
         }
     }
 
-    pub(super) fn add(&mut self, page: u32) {
+    pub(super) fn add(&mut self, page: u64) {
         let bit = 1 << (page % 64);
-        let word = usize::try_from(page / 64).ok();
-        if let Some(word) = word.and_then(|word| self.pages.get_mut(word)) {
+        if let Some(word) = self.pages.get_mut(to_usize(page / 64)) {
             self.count += u64::from(*word & bit == 0);
             *word |= bit;
         }
+    }
+
+    pub(super) fn has(&self, page: u64) -> bool {
+        let word = self.pages.get(to_usize(page / 64));
+        word.is_some_and(|word| word & 1 << (page % 64) != 0)
     }
 
     pub(super) fn count(&self) -> u64 {

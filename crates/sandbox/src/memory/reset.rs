@@ -112,8 +112,12 @@ impl Memory {
         let (Some(_), Role::Request { held, .. }) = (self.role.outline(), &self.role) else {
             return false;
         };
-        let pages = self.dirty_bytes() / PAGE_SIZE;
-        pages <= FEW && held.count() + pages <= self.room.most_held(keep_pages)
+        let (mut pages, mut more) = (0, 0);
+        self.each_dirty_page(|page| {
+            pages += 1;
+            more += u64::from(!held.has(page));
+        });
+        pages <= FEW && held.count() + more <= self.room.most_held(keep_pages)
     }
 
     /// Undoes everything since the fork or the last reset. Pages of the VM's own stay for the next
@@ -155,7 +159,7 @@ impl Memory {
             }
         });
         for &page in dirty.iter() {
-            held.add(page);
+            held.add(page.into());
         }
         let pages = dirty.len() as u64;
         let too_many = held.count() > room.most_held(keep_pages);

@@ -7,7 +7,7 @@ use std::cell::Cell;
 
 use super::paging::{self, Bits};
 use super::{Memory, Role};
-use crate::address::PAGE_SIZE;
+use crate::address::{GuestPhys, PAGE_SIZE};
 
 /// A VM's limit, and what is known about its use.
 #[derive(Debug)]
@@ -16,6 +16,8 @@ pub(super) struct Room {
     limit: u64,
     /// Bytes that still count as dirty from earlier requests, on hosts where dirty bits stay.
     inherited: u64,
+    /// Pages that have to stay free of what the host writes; none: it writes what is its own, and little.
+    reserve: Cell<Option<u64>>,
     /// Pages that the host may write before it has to look at how much is used.
     unseen: Cell<u64>,
     /// The host was asked to write more than there is room for.
@@ -34,6 +36,7 @@ impl Room {
         let room = Self {
             limit,
             inherited,
+            reserve: Cell::new(None),
             unseen: Cell::new(0),
             refused: Cell::new(false),
         };
@@ -54,7 +57,8 @@ impl Room {
     /// So much is used. Half of what is left may be written without another look: the program writes too.
     fn seen(&self, used: u64) {
         let left = self.limit.saturating_sub(used) / PAGE_SIZE;
-        self.unseen.set(left.div_ceil(2));
+        let reserve = self.reserve.get().unwrap_or(0);
+        self.unseen.set(left.saturating_sub(reserve).div_ceil(2));
     }
 
     /// Takes a page of what may be written without a look.
@@ -76,6 +80,17 @@ impl Memory {
         self.room.limit
     }
 
+    /// From now on the host writes for the program, and leaves it so many bytes of what it may use;
+    /// `None`: it writes what is its own again, of which there is little.
+    pub fn leave_free(&mut self, bytes: Option<u64>) {
+        let reserve = bytes.map(|bytes| bytes / PAGE_SIZE);
+        let before = self.room.reserve.replace(reserve).unwrap_or(0);
+        let more = reserve.unwrap_or(0).saturating_sub(before);
+        let unseen = self.room.unseen.get().saturating_sub(more);
+        self.room.unseen.set(unseen);
+        self.room.refused.set(false);
+    }
+
     /// Bytes in use as the limit counts them: of a main VM what exists of the image, of a request VM
     /// what the request has written and no earlier one had.
     pub(crate) fn used_bytes(&self) -> u64 {
@@ -92,18 +107,28 @@ impl Memory {
     /// from before it.
     pub fn dirty_bytes(&self) -> u64 {
         let mut pages: u64 = 0;
-        let own = self.backing.shared_from();
-        let outline = self.role.outline();
-        paging::visit_dirty(&self.backing, outline, Bits::Keep, &mut |frame| {
-            pages += u64::from(frame.raw() < own);
-        });
+        self.each_dirty_page(|_page| pages += 1);
         pages * PAGE_SIZE
     }
 
-    /// Whether the host may write a page on the program's behalf that was not written before. Where
-    /// not, [`Self::was_refused`] tells.
-    pub(super) fn has_room_for_page(&self) -> bool {
-        if self.room.take_page() {
+    /// The numbers of the pages that are dirty, but for those that all VMs share.
+    pub(super) fn each_dirty_page(&self, mut visit: impl FnMut(u64)) {
+        let own = self.backing.shared_from();
+        let outline = self.role.outline();
+        paging::visit_dirty(&self.backing, outline, Bits::Keep, &mut |frame| {
+            if frame.raw() < own {
+                visit(frame.raw() / PAGE_SIZE);
+            }
+        });
+    }
+
+    /// Whether the host may write this page of the program's, which was not written before. Where not,
+    /// [`Self::was_refused`] tells.
+    pub(super) fn has_room_for(&self, page: GuestPhys) -> bool {
+        if self.room.take_page() || self.room.reserve.get().is_none() {
+            return true;
+        }
+        if page.raw() >= self.backing.shared_from() {
             return true;
         }
         self.used_bytes();

@@ -440,10 +440,11 @@ impl Memory {
         for (address, at) in paging::leaves(&self.backing, range) {
             let entry = self.backing.word(at);
             if entry & OWNED != 0 && !self.role.is_zero(entry) {
-                if entry & DIRTY == 0 && !self.has_room_for_page() {
+                let page = paging::frame_of(entry);
+                if entry & DIRTY == 0 && !self.has_room_for(page) {
                     return Err(MapError::NoMemory);
                 }
-                self.backing.zero(paging::frame_of(entry), PAGE_SIZE);
+                self.backing.zero(page, PAGE_SIZE);
                 // Inaccessible pages as well: the reset finds them by this alone.
                 mark_written(&self.backing, &mut self.role, address, at);
             }
