@@ -179,6 +179,9 @@ impl Slot {
         };
         let way = self.way(instance, content)?;
         *kind = way.name();
+        if !matches!(way, Way::Resume { .. }) {
+            self.leave_waiting()?;
+        }
         let exit = match way {
             Way::Request(function) => {
                 let (place, _) = self.show(request, content, exchange)?;

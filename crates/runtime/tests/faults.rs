@@ -43,6 +43,18 @@ fn on_error_answers_with_the_reason() {
 }
 
 #[test]
+fn on_error_answers_also_where_a_request_has_used_more_memory_than_it_may() {
+    let program = program_with("on_error", Threads::AsHostLikes, |recipe| {
+        recipe.max_request_memory = 8 << 20;
+    });
+    for _ in 0..3 {
+        let reply = get(&program, "/memory");
+        assert_eq!(reply.status(), 503, "{}", reply.log());
+        assert!(reply.text().contains("out of memory"), "{}", reply.text());
+    }
+}
+
+#[test]
 fn a_second_fault_in_on_error_is_a_plain_500_within_its_second() {
     let program = program_with("on_error", Threads::AsHostLikes, |recipe| {
         recipe.max_request_time = Duration::from_millis(300);

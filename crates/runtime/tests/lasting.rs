@@ -5,7 +5,7 @@ mod support;
 use std::sync::Arc;
 use std::sync::mpsc;
 
-use runtime::{Program, Recipe, Recorded};
+use runtime::{BodyError, Program, Recipe, Recorded};
 use support::{BOTH, finish, get, post, program_with};
 
 /// A program of one VM that keeps its state.
@@ -51,6 +51,42 @@ fn a_paused_program_goes_on_behind_its_answer_to_where_it_waits() {
                 reply.log()
             );
         }
+    }
+}
+
+#[test]
+fn a_paused_program_goes_on_where_it_waits_also_behind_a_callback() {
+    for threads in BOTH {
+        let program = lasting(threads, |recipe| {
+            recipe.main_arguments = vec![b"paused".to_vec(), b"posts".to_vec()];
+        });
+        for round in 0..10 {
+            let reply = get(&program, "/a");
+            let text = expected(2 * round + 1, round);
+            assert_eq!(reply.text(), text, "{}", reply.log());
+            let reply = post(&program, "/a", "text/plain", b"x");
+            let text = expected(2 * round + 2, round + 1).replace("body=0", "body=1");
+            assert_eq!(reply.text(), text, "{}", reply.log());
+        }
+    }
+}
+
+#[test]
+fn a_large_body_costs_the_state_of_a_program_nothing_whether_it_is_taken_or_not() {
+    const MIB: usize = 1 << 20;
+    let program = lasting(runtime::Threads::AsHostLikes, |recipe| {
+        recipe.max_request_memory = 16 << 20;
+    });
+    assert_eq!(get(&program, "/a").text(), expected(1, 0));
+    for count in 2..6 {
+        let mut reservation = program.reserve().unwrap();
+        let mut exchange = Recorded::new("POST", &[]);
+        reservation.begin_body(Some(15 << 20)).unwrap();
+        let part = vec![b'x'; MIB];
+        let refused = (0..15).find_map(|_| reservation.push_body(&part, &mut exchange).err());
+        assert_eq!(refused, Some(BodyError::TooLarge { limit: 16 << 20 }));
+        drop(reservation);
+        assert_eq!(get(&program, "/a").text(), expected(count, 0));
     }
 }
 

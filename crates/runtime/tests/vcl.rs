@@ -230,8 +230,8 @@ fn no_more_requests_wait_for_a_start_than_the_program_takes_in_when_it_serves() 
     let uri = format!("http://{}/p", server.local_addr().unwrap());
     let vcl = Vcl::new();
     let settings = json!({ "uri": uri, "concurrency": 1, "max_queue_length": 2 });
-    vcl.configure("p", &settings.to_string()).unwrap();
-    let program = vcl.program(b"p").unwrap();
+    vcl.configure("starts", &settings.to_string()).unwrap();
+    let program = vcl.program(b"starts").unwrap();
     let (tell, told) = mpsc::channel();
     thread::scope(|scope| {
         for _ in 0..5 {

@@ -1,5 +1,5 @@
 /* Counts requests in memory, in a mapping and in a pipe, and says so: the counts go
- * on where VMs are not reset. Arguments of main(): "paused" waits in a loop instead of with callbacks,
+ * on where VMs are not reset. Arguments of main(): "paused" waits in a loop instead of with callbacks, "posts" has one for bodies besides,
  * "keep" and "reset" ask for it by sys_make_ephemeral. The URL /fail ends in an exception behind the
  * counting, /lost (paused) never waits again, /hold maps 5 MiB more. Bodies are only measured. */
 #include "kvm_api.h"
@@ -40,6 +40,18 @@ static size_t tell(const struct kvm_request *request)
 		(size_t)request->content_len, memory.reqmem_current > 0, decided);
 }
 
+/* Has the same answer once more for whom it should not reach. */
+static void on_post(const char *url, const char *arg, const char *content_type, const uint8_t *data, size_t len)
+{
+	const struct kvm_request request = { .url = url, .url_len = (uint16_t)strlen(url), .content_len = len };
+	(void)arg;
+	(void)content_type;
+	(void)data;
+	const size_t told = tell(&request);
+	sys_backend_response(200, "text/plain", 10, text, told, NULL);
+	sys_backend_response(200, "text/plain", 10, "another's", 9, NULL);
+}
+
 static void on_request(const struct kvm_request *request)
 {
 	backend_response(200, "text/plain", 10, text, tell(request));
@@ -53,6 +65,8 @@ int main(int argc, char **argv)
 	for (int i = 1; i < argc; i++) {
 		if (strcmp(argv[i], "paused") == 0)
 			paused = 1;
+		if (strcmp(argv[i], "posts") == 0)
+			set_backend_post(on_post);
 		if (strcmp(argv[i], "keep") == 0)
 			decided = sys_make_ephemeral(false);
 		if (strcmp(argv[i], "reset") == 0)

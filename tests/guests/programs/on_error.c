@@ -1,11 +1,15 @@
 /* Fails as the URL says; on_error turns that into a 503 that carries the reason, unless it is to
- * fail too: /null /loop /silent /status, and the same with "?twice" behind it. With "lifetime" in the
+ * fail too: /null /loop /memory /silent /status, and the same with "?twice" behind it. With "lifetime" in the
  * URL the response is for the cache before it fails, with "private" it is not; on_error says nothing
  * about that but with "own", and answers 200 with "ok". */
 #include "kvm_api.h"
 
+static char much[96 << 20];
+
 static void fail(const char *url)
 {
+	if (strncmp(url, "/memory", 7) == 0)
+		memset(much, 1, sizeof(much));
 	if (strncmp(url, "/null", 5) == 0)
 		*(volatile int *)(uintptr_t)8 = 1;
 	if (strncmp(url, "/loop", 5) == 0)

@@ -44,9 +44,11 @@ fn go(scene: &mut Scene<'_>, vm: &mut VmCall<'_>, rules: &[FetchRule]) -> Result
     scene.with_text(vm, url, |scene, vm, url| {
         let order = Order::read(vm)?;
         let outgoing = scene.outgoing();
+        if outgoing.is_home(url) {
+            scene.before_waiting();
+        }
         let wish = order.wish(url, vm.deadline, &scene.desk.program);
         let begun = Instant::now();
-        scene.before_waiting();
         // What is written counts until the request's end; the program needs some to go on with.
         let most = scene.limits.max_request_memory / 8 * 7;
         let mut taking = Taking::new(vm.memory, &order, most);

@@ -56,7 +56,7 @@ fn fetches_that_one_program_leaves_behind_keep_no_other_from_its_own() {
     let (allowed, other) = (rules(std::slice::from_ref(&url)), site.home(1));
     let mut left = 0;
     for _ in 0..300 {
-        match Outgoing::default().fetch(&patient("leaving", &url), &allowed, &mut Full(1)) {
+        match Outgoing::default().fetch(&patient("left-behind", &url), &allowed, &mut Full(1)) {
             Err(FetchError::TooLarge(_)) => left += 1,
             refused => assert_eq!(refused, Err(FetchError::Crowded(64))),
         }
