@@ -18,7 +18,7 @@ pub const SMALL: u64 = 16 << 10;
 static ALL: Room = Room::new(MOST, None);
 static FETCHED: LazyLock<Arc<Room>> = LazyLock::new(|| Arc::new(Room::for_one()));
 
-/// How much of [`MOST`] is taken.
+/// How much of the room for all of them is taken.
 pub fn detached_bytes() -> u64 {
     ALL.taken.load(Ordering::Relaxed)
 }
