@@ -117,7 +117,7 @@ unsafe extern "C" fn tk_rs_finish(ctx: *const ffi::vrt_ctx, _director: *const ff
         if let Some(task) = unsafe { Task::of(ctx) } {
             // Nobody waits for an answer that was not wanted: its VM is free at once.
             task.answer = task.answer.take().filter(Held::is_delivered);
-            task.uncacheable.undo(ctx);
+            task.uncacheable.end(ctx);
         }
     });
 }

@@ -20,26 +20,53 @@ use crate::{
 
 const NAME: &[u8] = b"Cache-Control";
 
-/// Whether a program has made the object of this attempt uncacheable with an error. Varnish would
-/// keep that for the attempts behind a retry, whose answers it says nothing about.
+/// What a program has made of the object of this attempt. Varnish keeps it for the attempts behind a
+/// retry, about whose answers it says nothing.
 #[derive(Debug, Default)]
-pub(crate) struct Mark(bool);
+pub(crate) enum Mark {
+    #[default]
+    None,
+    Uncacheable {
+        status: u16,
+    },
+}
 
 impl Mark {
     fn set(&mut self, ctx: Context<'_>, status: u16) {
         // SAFETY: a valid context of a backend task.
-        let new = unsafe { ffi::tk_object_set_uncacheable(ctx.raw()) } != 0;
-        // Of another answer VCL may use a part, and that is for one client.
-        self.0 = new && status >= 500;
+        if unsafe { ffi::tk_object_set_uncacheable(ctx.raw()) } != 0 {
+            *self = Self::Uncacheable { status };
+        }
     }
 
-    /// The attempt is over. If an object came of it, that stays as it is.
+    /// Nobody has seen the answer.
     pub(crate) fn undo(&mut self, ctx: Context<'_>) {
-        if mem::take(&mut self.0) {
+        if let Self::Uncacheable { .. } = mem::take(self) {
             // SAFETY: a valid context of a backend task.
             unsafe { ffi::tk_object_undo_uncacheable(ctx.raw()) };
         }
     }
+
+    /// The attempt is over. If an object came of it, that stays as it is. With an error its mark goes; of
+    /// another answer VCL may use a part, and that is for one client.
+    pub(crate) fn end(&mut self, ctx: Context<'_>) {
+        match self {
+            Self::Uncacheable { status: 500.. } => self.undo(ctx),
+            Self::Uncacheable { .. } if !merges_uncacheable() => {
+                // What comes next must not be a 304.
+                let mut messages = Messages::new(ctx);
+                for condition in [b"If-None-Match".as_slice(), b"If-Modified-Since"] {
+                    messages.unset(Side::Request, condition);
+                }
+            }
+            _ => {}
+        }
+    }
+}
+
+fn merges_uncacheable() -> bool {
+    // SAFETY: it has no arguments.
+    unsafe { ffi::tk_merges_uncacheable() != 0 }
 }
 
 fn is_private(ctx: Context<'_>) -> bool {
@@ -50,10 +77,10 @@ fn is_private(ctx: Context<'_>) -> bool {
 /// Whether this response says of an old object that it is good, and not for the cache any more. Vinyl
 /// Cache 9.0 would hand it to a client that has asked nothing of the sort.
 pub(crate) fn is_unmergeable(ctx: Context<'_>, messages: &Messages<'_>, status: u16) -> bool {
-    let uncacheable = messages.cacheability.is_some_and(|how| !how.cacheable);
-    // SAFETY: it has no arguments.
-    let merges = unsafe { ffi::tk_merges_uncacheable() } != 0;
-    status == 304 && uncacheable && !merges && !is_private(ctx)
+    let says_so = messages.cacheability.is_some_and(|how| !how.cacheable);
+    // SAFETY: a valid context of a backend task.
+    let is_marked = || unsafe { ffi::tk_object_uncacheable(ctx.raw()) } != 0;
+    status == 304 && !merges_uncacheable() && !is_private(ctx) && (says_so || is_marked())
 }
 
 /// What is to be settled when VCL is done.

@@ -70,11 +70,14 @@ pub(crate) struct Body {
     len: u64,
     room: u64,
     mapped: bool,
+    rest: u64,
 }
 
 impl Body {
-    pub(crate) fn begin() -> Self {
+    /// Leaves the program `rest` of the bytes that it may use.
+    pub(crate) fn begin(rest: u64) -> Self {
         Self {
+            rest,
             at: GuestVirt::default(),
             len: 0,
             room: 0,
@@ -115,14 +118,14 @@ impl Body {
         self.map(vm, expected, limit)
     }
 
-    /// Adds `chunk`, and leaves the program `rest` of the bytes that it may use, `max`.
-    pub(crate) fn push(
-        &mut self,
-        vm: &mut Vm,
-        chunk: &[u8],
-        max: u64,
-        rest: u64,
-    ) -> Result<(), BodyError> {
+    pub(crate) fn push(&mut self, vm: &mut Vm, chunk: &[u8], max: u64) -> Result<(), BodyError> {
+        vm.memory_mut().leave_free(Some(self.rest));
+        let pushed = self.add(vm, chunk, max);
+        vm.memory_mut().leave_free(None);
+        pushed
+    }
+
+    fn add(&mut self, vm: &mut Vm, chunk: &[u8], max: u64) -> Result<(), BodyError> {
         let limit = max.min(MOST);
         let len = u64::try_from(chunk.len())
             .ok()
@@ -141,10 +144,7 @@ impl Body {
             .at
             .checked_add(self.len)
             .ok_or(BodyError::TooLarge { limit })?;
-        let memory = vm.memory_mut();
-        memory.leave_free(Some(rest));
-        let written = memory.write(place, chunk);
-        memory.leave_free(None);
+        let written = vm.memory_mut().write(place, chunk);
         written.map_err(|error| match error.kind {
             AccessKind::NoRoom => BodyError::TooLarge { limit },
             _ => BodyError::Unwritable(error),

@@ -98,11 +98,10 @@ impl Slot {
         len: Option<u64>,
     ) -> Result<(), BodyError> {
         self.load()?;
-        let body = self.body.get_or_insert_with(Body::begin);
+        let in_parts = self.inflow.is_some();
+        let (body, vm) = self.body_of(instance);
         match len {
-            Some(len) if self.inflow.is_none() => {
-                body.expect(&mut self.vm, len, instance.max_body())
-            }
+            Some(len) if !in_parts => body.expect(vm, len, instance.max_body()),
             _ => Ok(()),
         }
     }
@@ -117,12 +116,20 @@ impl Slot {
         if let Some(function) = instance.entry().get(Entry::StreamPost) {
             return self.stream_in(instance, function, chunk, exchange);
         }
-        let max = instance.max_body();
-        // What a body has written counts until the VM is reset.
-        let rest = if instance.is_ephemeral() { 0 } else { max / 8 };
-        self.body
-            .get_or_insert_with(Body::begin)
-            .push(&mut self.vm, chunk, max, rest)
+        let (body, vm) = self.body_of(instance);
+        body.push(vm, chunk, instance.max_body())
+    }
+
+    /// The request's body, begun if need be, and the VM that it is in.
+    pub(crate) fn body_of(&mut self, instance: &Instance) -> (&mut Body, &mut Vm) {
+        // Where a VM is not reset, what a body has written goes on counting.
+        let rest = if instance.is_ephemeral() {
+            0
+        } else {
+            instance.max_body() / 8
+        };
+        let body = self.body.get_or_insert_with(|| Body::begin(rest));
+        (body, &mut self.vm)
     }
 
     fn load(&mut self) -> Result<(), BodyError> {

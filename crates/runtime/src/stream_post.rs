@@ -12,7 +12,7 @@
 
 use sandbox::{Exit, Fault, GuestVirt};
 
-use crate::body::{Body, BodyError};
+use crate::body::BodyError;
 use crate::exchange::{Exchange, Limit};
 use crate::hypercalls::Entry;
 use crate::instance::Instance;
@@ -95,7 +95,7 @@ impl Slot {
             }
         }
         let len = u64::try_from(chunk.len()).unwrap_or(0);
-        self.body.get_or_insert_with(Body::begin).passed(len);
+        self.body_of(instance).0.passed(len);
         Ok(())
     }
 

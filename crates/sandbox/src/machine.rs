@@ -301,12 +301,8 @@ impl Machine {
         let result = self.run_armed(deadline, calls);
         let spent = self.stopwatch.read();
         self.counters.cpu_time += spent;
-        self.look_in = match result {
-            // What tells the client of it may run as well.
-            Err(Fault::OutOfMemory { .. }) => time_to_write(0, self.bits),
-            // Of a VM that is not reset each time it adds up.
-            _ => self.look_in.saturating_sub(spent),
-        };
+        // Of a VM that is not reset each time it adds up.
+        self.look_in = self.look_in.saturating_sub(spent);
         self.watch.disarm();
         self.memory.leave_free(None);
         result
@@ -320,6 +316,7 @@ impl Machine {
     fn look_at_memory(&mut self) -> Result<(), Fault> {
         let (used, limit) = (self.memory.used_bytes(), self.memory.limit());
         if used > limit {
+            self.memory.overrun();
             return Err(Fault::OutOfMemory { used, limit });
         }
         self.look_in = time_to_write(limit - used, self.bits);

@@ -8,7 +8,7 @@
 
 mod common;
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use common::{Program, soon};
 use sandbox::{Exit, Fault};
@@ -156,7 +156,9 @@ int main(void) { set_backend_get(on_get); wait_for_requests(); }
     guest.ask_until("/", "", soon()).unwrap();
     // Where it had come out by itself, or shows that it had got to the program, the reload was done.
     let mut cut_off = false;
+    let patience = Instant::now() + Duration::from_secs(60) * guests::slowness();
     while !cut_off {
+        assert!(Instant::now() < patience, "no entry was cut off");
         guest.vm.reset().unwrap();
         let before = guest.vm.counters();
         let end = guest.ask_until("/", "", Instant::now());

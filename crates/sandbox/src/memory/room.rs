@@ -13,13 +13,16 @@ use crate::address::{GuestPhys, PAGE_SIZE};
 #[derive(Debug)]
 pub(super) struct Room {
     /// In bytes: of the image that a main VM may touch, of what a request may write.
+    configured: u64,
+    /// The same, or more for what tells of a request that has used too much.
     limit: u64,
     /// Bytes that still count as dirty from earlier requests, on hosts where dirty bits stay.
     inherited: u64,
     /// Pages that have to stay free of what the host writes; none: it writes what is its own, and little.
     reserve: Cell<Option<u64>>,
-    /// Pages that the host may write before it has to look at how much is used.
+    /// Pages that the host may write before it has to look at how much is used, if so many stay free.
     unseen: Cell<u64>,
+    accounted: Cell<u64>,
     /// The host was asked to write more than there is room for.
     refused: Cell<bool>,
 }
@@ -34,10 +37,12 @@ impl Default for Room {
 impl Room {
     fn new(limit: u64, inherited: u64) -> Self {
         let room = Self {
+            configured: limit,
             limit,
             inherited,
             reserve: Cell::new(None),
             unseen: Cell::new(0),
+            accounted: Cell::new(0),
             refused: Cell::new(false),
         };
         room.seen(0);
@@ -46,18 +51,19 @@ impl Room {
 
     /// A request begins; these bytes count as dirty from earlier ones.
     pub(super) fn renew(&mut self, inherited: u64) {
-        *self = Self::new(self.limit, inherited);
+        *self = Self::new(self.configured, inherited);
     }
 
     /// Pages of its own that a VM may have between two requests, if it is to keep `keep_pages`.
     pub(super) fn most_held(&self, keep_pages: u64) -> u64 {
-        keep_pages.min(self.limit / PAGE_SIZE)
+        keep_pages.min(self.configured / PAGE_SIZE)
     }
 
     /// So much is used. Half of what is left may be written without another look: the program writes too.
     fn seen(&self, used: u64) {
         let left = self.limit.saturating_sub(used) / PAGE_SIZE;
         let reserve = self.reserve.get().unwrap_or(0);
+        self.accounted.set(reserve);
         self.unseen.set(left.saturating_sub(reserve).div_ceil(2));
     }
 
@@ -83,12 +89,26 @@ impl Memory {
     /// From now on the host writes for the program, and leaves it so many bytes of what it may use;
     /// `None`: it writes what is its own again, of which there is little.
     pub fn leave_free(&mut self, bytes: Option<u64>) {
+        let room = &self.room;
         let reserve = bytes.map(|bytes| bytes / PAGE_SIZE);
-        let before = self.room.reserve.replace(reserve).unwrap_or(0);
-        let more = reserve.unwrap_or(0).saturating_sub(before);
-        let unseen = self.room.unseen.get().saturating_sub(more);
-        self.room.unseen.set(unseen);
-        self.room.refused.set(false);
+        room.reserve.set(reserve);
+        let more = reserve.unwrap_or(0).saturating_sub(room.accounted.get());
+        if more > 0 {
+            room.unseen.set(room.unseen.get().saturating_sub(more));
+            room.accounted
+                .set(room.accounted.get().saturating_add(more));
+        }
+        room.refused.set(false);
+    }
+
+    /// The request has failed for what it uses: how much that is. What tells of it gets some more,
+    /// until the next reset.
+    pub(crate) fn overrun(&mut self) -> u64 {
+        const MORE: u64 = 1 << 20;
+        let used = self.used_bytes();
+        self.room.limit = used.max(self.room.limit).saturating_add(MORE);
+        self.room.seen(used);
+        used
     }
 
     /// Bytes in use as the limit counts them: of a main VM what exists of the image, of a request VM
