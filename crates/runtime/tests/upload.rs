@@ -401,15 +401,20 @@ fn what_a_chain_hands_over_comes_in_parts_too() {
     );
 }
 
+/// A program of one VM that keeps its state, and takes its requests in that way.
+fn keeping(threads: Threads, way: &str) -> Arc<Program> {
+    program_with("upload", threads, |recipe| {
+        recipe.concurrency = 1;
+        recipe.ephemeral = false;
+        recipe.main_arguments = vec![way.as_bytes().to_vec()];
+    })
+}
+
 #[test]
 fn a_program_that_keeps_its_state_takes_one_body_after_the_other() {
     for threads in BOTH {
         for way in ["post", "request", "paused"] {
-            let upload_program = program_with("upload", threads, |recipe| {
-                recipe.concurrency = 1;
-                recipe.ephemeral = false;
-                recipe.main_arguments = vec![way.as_bytes().to_vec()];
-            });
+            let upload_program = keeping(threads, way);
             for request in 1..=5 {
                 let body = bytes(70_000 * request);
                 let reply = upload(&upload_program, "/", &body, 16 << 10).unwrap();
@@ -429,11 +434,7 @@ fn a_program_that_keeps_its_state_takes_one_body_after_the_other() {
 fn an_answer_before_all_is_there_costs_no_state_also_where_the_client_leaves_meanwhile() {
     for threads in BOTH {
         for way in ["post", "request", "paused"] {
-            let upload_program = program_with("upload", threads, |recipe| {
-                recipe.concurrency = 1;
-                recipe.ephemeral = false;
-                recipe.main_arguments = vec![way.as_bytes().to_vec()];
-            });
+            let upload_program = keeping(threads, way);
             let body = bytes(70_000);
             let next = |number: u32| {
                 let reply = upload(&upload_program, "/", &body, 16 << 10).unwrap();

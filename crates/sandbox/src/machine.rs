@@ -316,7 +316,7 @@ impl Machine {
     fn look_at_memory(&mut self) -> Result<(), Fault> {
         let (used, limit) = (self.memory.used_bytes(), self.memory.limit());
         if used > limit {
-            self.memory.overrun();
+            self.memory.overrun(used);
             return Err(Fault::OutOfMemory { used, limit });
         }
         self.look_in = time_to_write(limit - used, self.bits);

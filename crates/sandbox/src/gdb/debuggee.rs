@@ -53,10 +53,8 @@ impl<'a> Debuggee<'a> {
     pub(super) const INTERRUPTED: SingleThreadStopReason<u64> =
         SingleThreadStopReason::Signal(Signal::SIGINT);
 
-    /// Nothing where the program cannot be looked at.
-    pub(super) fn new(machine: &'a mut Machine, calls: &'a mut dyn Hypercalls) -> Option<Self> {
-        let user = machine.user_regs()?;
-        Some(Self {
+    pub(super) fn new(machine: &'a mut Machine, calls: &'a mut dyn Hypercalls, user: Regs) -> Self {
+        Self {
             machine,
             calls,
             user,
@@ -64,7 +62,7 @@ impl<'a> Debuggee<'a> {
             step: false,
             fault: None,
             end: None,
-        })
+        }
     }
 
     /// Takes all breakpoints out. Answers how the guest's call ended, if it did; otherwise it goes

@@ -73,9 +73,8 @@ impl Machine {
     ) -> Option<Result<Exit, Fault>> {
         self.watch.disarm();
         self.stopwatch.exit();
-        if self.unattended || self.user_regs().is_none() {
-            return None;
-        }
+        // Nobody needs to come where the program cannot be looked at.
+        let user = self.user_regs().filter(|_| !self.unattended)?;
         let Some(_session) = SESSION.try_lock() else {
             calls.notice(&format!(
                 "{why}: goes on: another debugging session is open"
@@ -96,7 +95,7 @@ impl Machine {
                 return None;
             }
         };
-        let mut debuggee = Debuggee::new(self, calls)?;
+        let mut debuggee = Debuggee::new(self, calls, user);
         let result = serve(&mut debuggee, wire);
         let end = debuggee.leave();
         calls.notice(&match (result, &end) {

@@ -1,13 +1,13 @@
 //! Changing the host's file system: only below `writable` paths, only in VMs that may write.
 
 use std::ffi::{CStr, CString};
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::Arc;
 
 use super::args::{low_i32, low_u32, read_words, signed};
 use super::fds::Kind;
 use super::open::{self, Target};
-use super::paths::{Use, open_host};
+use super::paths::{Use, open_host, owned};
 use super::status::Status;
 use super::{Answer, Call, Errno, Stop, limits, refuse, status};
 use crate::address::GuestVirt;
@@ -130,13 +130,9 @@ pub(super) fn renameat2(call: &mut Call<'_>) -> Answer {
 /// What has this name, links not followed.
 fn status_at(at: &Place) -> Result<Status, Errno> {
     let flags = libc::O_PATH | libc::O_NOFOLLOW | libc::O_CLOEXEC;
-    // SAFETY: an open descriptor and a C string.
-    let fd = unsafe { libc::openat(at.parent.as_raw_fd(), at.name.as_ptr(), flags) };
-    if fd < 0 {
-        return Err(Errno::last());
-    }
-    // SAFETY: a fresh descriptor that nobody else owns.
-    status::of_host(&unsafe { OwnedFd::from_raw_fd(fd) })
+    // SAFETY: an open descriptor and a C string; the result is a fresh descriptor or an error.
+    let file = owned(unsafe { libc::openat(at.parent.as_raw_fd(), at.name.as_ptr(), flags) })?;
+    status::of_host(&file)
 }
 
 /// A link with `..` in it that the operator keeps leads elsewhere from another folder: links stay where

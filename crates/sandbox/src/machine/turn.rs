@@ -31,13 +31,10 @@ impl Machine {
         }
         let turn = self.answer(event, deadline, calls);
         if self.memory.was_refused() {
-            let limit = self.memory.limit();
+            let (used, limit) = (self.memory.used_bytes(), self.memory.limit());
+            self.memory.overrun(used);
             // With the page that it wanted.
-            let used = self
-                .memory
-                .used_bytes()
-                .max(limit)
-                .saturating_add(PAGE_SIZE);
+            let used = used.max(limit).saturating_add(PAGE_SIZE);
             return Err(Fault::OutOfMemory { used, limit });
         }
         let turn = turn?;

@@ -101,14 +101,12 @@ impl Memory {
         room.refused.set(false);
     }
 
-    /// The request has failed for what it uses: how much that is. What tells of it gets some more,
-    /// until the next reset.
-    pub(crate) fn overrun(&mut self) -> u64 {
+    /// The request has failed for the bytes that it uses. What tells of it gets some more, until the next
+    /// reset.
+    pub(crate) fn overrun(&mut self, used: u64) {
         const MORE: u64 = 1 << 20;
-        let used = self.used_bytes();
         self.room.limit = used.max(self.room.limit).saturating_add(MORE);
         self.room.seen(used);
-        used
     }
 
     /// Bytes in use as the limit counts them: of a main VM what exists of the image, of a request VM
